@@ -23,7 +23,9 @@
 package ruleset
 
 import (
+	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -57,6 +59,14 @@ type PortRange struct{ Lo, Hi uint16 }
 // Contains reports whether port is known, that is not 0, and lies in r.
 func (r PortRange) Contains(port uint16) bool {
 	return port != 0 && r.Lo <= port && port <= r.Hi
+}
+
+// String returns r as "25" or "587-588".
+func (r PortRange) String() string {
+	if r.Lo == r.Hi {
+		return strconv.Itoa(int(r.Lo))
+	}
+	return fmt.Sprintf("%d-%d", r.Lo, r.Hi)
 }
 
 // Rule is one line of the list: conditions, and the outcome the caller associates with them. The zero Rule matches every
