@@ -19,9 +19,7 @@ BENCH    ?= .
 COUNT    ?= 10
 
 # Tests of the built program and of the network namespaces; all other packages have unit tests.
-END_TO_END_DIRS := /(integration|internal/nstest)(/|$$)
-END_TO_END       = $(shell go list ./... | grep -E '$(END_TO_END_DIRS)')
-UNIT             = $(shell go list ./... | grep -Ev '$(END_TO_END_DIRS)')
+END_TO_END := /(integration|internal/nstest)(/|$$)
 
 .PHONY: help build check lint unit compile-elsewhere test tools integration readme fuzz bench clean
 
@@ -40,7 +38,7 @@ compile-elsewhere: ## the public packages on other systems
 	@for os in darwin windows; do echo "GOOS=$$os go build ./dialer ./pktinfo"; GOOS=$$os go build ./dialer ./pktinfo; done
 
 unit: ## unit tests with the race detector
-	scripts/go-test -race -timeout 10m $(UNIT)
+	scripts/go-test -race -timeout 10m $$(go list ./... | grep -Ev '$(END_TO_END)')
 
 test: tools check integration readme ## check, and the tests of the built program: all that CI runs
 
@@ -48,7 +46,7 @@ tools: ## install the programs that the tests use (as root, by apt-get)
 	@scripts/install-test-tools
 
 integration: tools ## the tests of the built program
-	PROGRESS=1 scripts/go-test -count 1 -p 1 -timeout 40m $(END_TO_END)
+	PROGRESS=1 scripts/go-test -count 1 -p 1 -timeout 40m $$(go list ./... | grep -E '$(END_TO_END)')
 
 readme: tools ## the first command of README.md, in a clean clone
 	scripts/readme-commands
