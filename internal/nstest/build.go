@@ -1,0 +1,101 @@
+//go:build linux
+
+package nstest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// LeakTag is the build tag that takes the bind of the source out of the
+// program: the negative control of the leak harness.
+const LeakTag = "srcproxy_leak"
+
+// Binary says how the program is built. The zero value is the plain build.
+type Binary struct {
+	Race bool
+	Tag  string // one build tag; empty for none
+}
+
+// Build builds cmd/srcproxy and returns its path. Each kind is built once in a
+// run; Build is safe for concurrent use.
+func (b Binary) Build(t testing.TB) string {
+	t.Helper()
+	path, err := b.BuildIn(Dir(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// BuildIn is Build into a directory, for Setup.Prepare.
+func (b Binary) BuildIn(dir string) (path string, err error) {
+	lock, err := os.Create(filepath.Join(dir, "build.lock"))
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return "", fmt.Errorf("lock %s: %w", lock.Name(), err)
+	}
+	path = filepath.Join(dir, b.name())
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	return path, b.compile(path)
+}
+
+func (b Binary) name() string {
+	name := "srcproxy"
+	if b.Race {
+		name += "-race"
+	}
+	if b.Tag != "" {
+		name += "-" + b.Tag
+	}
+	return name
+}
+
+func (b Binary) compile(path string) error {
+	root, err := Root()
+	if err != nil {
+		return err
+	}
+	args := []string{"build", "-buildvcs=false", "-o", path}
+	if b.Race {
+		args = append(args, "-race")
+	}
+	if b.Tag != "" {
+		args = append(args, "-tags", b.Tag)
+	}
+	cmd := exec.Command("go", append(args, "./cmd/srcproxy")...)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)
+	}
+	return nil
+}
+
+// Root is the directory of the module that the test belongs to.
+func Root() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return "", errors.New("no go.mod above the working directory")
+		}
+		dir = up
+	}
+}
