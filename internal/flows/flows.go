@@ -1,0 +1,252 @@
+// Package flows keeps the live flows of the process: their numbers, their
+// counters, the way to end them, and the one line that each leaves in the log.
+package flows
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Reasons for ending a flow from outside, to be given to Flow.Close and found
+// again in the log line and by Flow.Reason.
+var (
+	ErrClosed     = errors.New("closed by the operator")
+	ErrDrained    = errors.New("ended by the drain limit")
+	ErrSourceDown = errors.New("source address went away")
+)
+
+// Info says what a flow is. It is fixed when the flow opens.
+type Info struct {
+	Listener string         // name of the listener
+	User     string         // name given at the login, without the session
+	Session  string         // session of the user, empty if none
+	Client   netip.AddrPort // who asked
+	Network  string         // "tcp" or "udp"
+	Dst      netip.AddrPort // the address that is reached
+	Name     string         // the name that the client asked for, if it was one
+	Rule     string         // the rule that decided
+	Source   string         // name of the source
+	Src      netip.AddrPort // the local address that the destination sees
+}
+
+// Registry holds the live flows. The zero value works, logs nothing and is
+// ready to use; set the fields before the first flow. All methods are safe for
+// concurrent use, and none but Wait blocks.
+type Registry struct {
+	// Log gets one line at the end of each flow. Nil: none.
+	Log *slog.Logger
+	// LogFlows switches the lines on.
+	LogFlows bool
+	// LogDestinations lets dst, name and the full text of errors into the
+	// lines. Without it an error is reduced to its innermost cause.
+	LogDestinations bool
+
+	mu      sync.Mutex
+	last    uint64
+	live    list
+	sources tally[string]
+	users   tally[string]
+	clients tally[netip.Addr]
+	empty   chan struct{} // closed when the last flow ends; nil: nobody waits
+}
+
+// Flow is one live flow. Up and Down may be written at any time, by any
+// goroutine, without a lock; the other fields do not change.
+type Flow struct {
+	Info
+	ID    uint64       // counts from 1, never used twice by a Registry
+	Start time.Time    // when it opened
+	Up    atomic.Int64 // bytes from the client, sent to the destination
+	Down  atomic.Int64 // bytes received from the destination, for the client
+
+	registry *Registry
+	close    func(reason error)
+	// The rest is under the lock of the registry.
+	prev, next *Flow
+	// The counts that this flow is part of, nil when not counted there.
+	source, user *count[string]
+	client       *count[netip.Addr]
+
+	reason error // of the first Close
+	done   bool
+}
+
+// Open registers a flow. Its owner calls Done when it has ended. The function
+// close asks the owner to end it (by closing its connections, say): it is called
+// at most once, from any goroutine, must not wait for the end of the flow, and
+// may be nil.
+func (r *Registry) Open(i Info, close func(reason error)) *Flow {
+	f := &Flow{Info: i, Start: time.Now(), registry: r, close: close}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last++
+	f.ID = r.last
+	r.live.push(f)
+	f.source = r.sources.add(i.Source, i.Source != "")
+	f.user = r.users.add(i.User, i.User != "")
+	f.client = r.clients.add(i.Client.Addr(), i.Client.IsValid())
+	return f
+}
+
+// Close asks the owner of the flow to end it and keeps the reason (ErrClosed
+// for a nil one), which the log line shows. Only the first call counts, and none
+// after Done. The flow stays registered until its owner calls Done.
+func (f *Flow) Close(reason error) {
+	if reason == nil {
+		reason = ErrClosed
+	}
+	if f.closing(reason) && f.close != nil {
+		f.close(reason) // no lock is held: it may call Done
+	}
+}
+
+// closing keeps the reason and reports whether it is the first.
+func (f *Flow) closing(reason error) bool {
+	f.registry.mu.Lock()
+	defer f.registry.mu.Unlock()
+	if f.reason != nil || f.done {
+		return false
+	}
+	f.reason = reason
+	return true
+}
+
+// Reason returns what the first Close gave, nil while there was none.
+func (f *Flow) Reason() error {
+	f.registry.mu.Lock()
+	defer f.registry.mu.Unlock()
+	return f.reason
+}
+
+// Done removes the flow and logs its line. Err is how it ended, nil for a
+// clean end; the reason of a Close takes its place, since what the owner saw
+// then is only the consequence. Only the first call counts.
+func (f *Flow) Done(err error) {
+	first, reason := f.registry.remove(f)
+	if !first {
+		return
+	}
+	if reason != nil {
+		err = reason
+	}
+	f.registry.log(&f.Info, f.Start, f.Down.Load(), f.Up.Load(), err)
+}
+
+// remove takes a flow out, once, and returns the reason of its Close.
+func (r *Registry) remove(f *Flow) (first bool, reason error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f.done {
+		return false, nil
+	}
+	f.done = true
+	r.live.remove(f)
+	r.sources.drop(f.source)
+	r.users.drop(f.user)
+	r.clients.drop(f.client)
+	if r.live.len == 0 && r.empty != nil {
+		close(r.empty)
+		r.empty = nil
+	}
+	return true, f.reason
+}
+
+// Refuse logs the line of a flow that never opened: refused by a rule or a
+// limit, or not connected. Start is when the client asked.
+func (r *Registry) Refuse(i Info, start time.Time, err error) {
+	r.log(&i, start, 0, 0, err)
+}
+
+// All returns the live flows, the oldest first.
+func (r *Registry) All() []*Flow {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]*Flow, 0, r.live.len)
+	for f := r.live.first; f != nil; f = f.next {
+		all = append(all, f)
+	}
+	return all
+}
+
+// Get returns the live flow with that number, or nil. It looks at all of them.
+func (r *Registry) Get(id uint64) *Flow {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for f := r.live.first; f != nil; f = f.next {
+		if f.ID == id {
+			return f
+		}
+	}
+	return nil
+}
+
+// Len returns how many flows are live.
+func (r *Registry) Len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.live.len
+}
+
+// SourceLen returns how many live flows leave from the source of that name.
+// Its cost does not depend on their number.
+func (r *Registry) SourceLen(name string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sources.len(name)
+}
+
+// UserLen returns how many live flows a user has, as SourceLen does.
+func (r *Registry) UserLen(name string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.users.len(name)
+}
+
+// ClientLen returns how many live flows a client address has, as SourceLen
+// does.
+func (r *Registry) ClientLen(client netip.Addr) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.clients.len(client)
+}
+
+// CloseAll calls Close on each flow that is live now.
+func (r *Registry) CloseAll(reason error) {
+	for _, f := range r.All() {
+		f.Close(reason)
+	}
+}
+
+// Wait returns nil at the first moment at which no flow is live, or the cause
+// of the end of ctx. It does not keep new flows from opening.
+func (r *Registry) Wait(ctx context.Context) error {
+	empty := r.whenEmpty()
+	if empty == nil {
+		return nil
+	}
+	select {
+	case <-empty:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// whenEmpty returns a channel that is closed when the last flow ends, nil when
+// none is live.
+func (r *Registry) whenEmpty() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.live.len == 0 {
+		return nil
+	}
+	if r.empty == nil {
+		r.empty = make(chan struct{})
+	}
+	return r.empty
+}
