@@ -1,0 +1,106 @@
+package host
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Facts are limits and rights of this process and of its host. Zero fields are not
+// known.
+type Facts struct {
+	// Files is the number of descriptors that this process may hold (RLIMIT_NOFILE, the
+	// soft limit, which Go raises to the hard one at the start).
+	Files uint64
+
+	// PortLo and PortHi bound the ports that the kernel gives to sockets, both
+	// inclusive (net.ipv4.ip_local_port_range, for both families).
+	PortLo, PortHi uint16
+
+	// Unprivileged is the lowest port that needs no right
+	// (net.ipv4.ip_unprivileged_port_start, Linux 4.11).
+	Unprivileged int
+
+	// BindService says that this process may bind the ports below (CAP_NET_BIND_SERVICE).
+	BindService bool
+
+	// Nameservers are the servers in resolv.conf, without their zones.
+	Nameservers []netip.Addr
+}
+
+// Where the facts stand, proc(5) and resolv.conf(5).
+const (
+	portRangeFile    = "/proc/sys/net/ipv4/ip_local_port_range"
+	unprivilegedFile = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+	resolvFile       = "/etc/resolv.conf"
+)
+
+// ReadFacts returns the facts of this process. Those that cannot be read are left
+// zero, and the error joins the reasons.
+func ReadFacts() (Facts, error) {
+	var f Facts
+	var limit unix.Rlimit
+	limitErr := os.NewSyscallError("getrlimit(RLIMIT_NOFILE)", unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	if limitErr == nil {
+		f.Files = limit.Cur
+	}
+	var capErr error
+	f.BindService, capErr = capable(unix.CAP_NET_BIND_SERVICE)
+	resolv, resolvErr := os.ReadFile(resolvFile)
+	if errors.Is(resolvErr, fs.ErrNotExist) {
+		resolvErr = nil
+	}
+	f.Nameservers = nameservers(resolv)
+	return f, errors.Join(
+		limitErr,
+		capErr,
+		resolvErr,
+		scanFile(portRangeFile, &f.PortLo, &f.PortHi),
+		scanFile(unprivilegedFile, &f.Unprivileged),
+	)
+}
+
+// scanFile reads the numbers that a file of /proc/sys holds.
+func scanFile(name string, numbers ...any) error {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Sscan(string(text), numbers...); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// capable reports whether this process has the capability now (capabilities(7)).
+func capable(capability uint) (bool, error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return false, os.NewSyscallError("capget", err)
+	}
+	return data[capability/32].Effective&(1<<(capability%32)) != 0, nil
+}
+
+// nameservers returns the servers that a resolv.conf names. Lines that it does not
+// understand do not count, as in the resolvers that read it.
+func nameservers(resolv []byte) []netip.Addr {
+	var servers []netip.Addr
+	for lines := bufio.NewScanner(bytes.NewReader(resolv)); lines.Scan(); {
+		words := strings.Fields(lines.Text())
+		if len(words) < 2 || words[0] != "nameserver" {
+			continue
+		}
+		if a, err := netip.ParseAddr(words[1]); err == nil {
+			servers = append(servers, a.Unmap().WithZone(""))
+		}
+	}
+	return servers
+}
