@@ -141,10 +141,10 @@ func (p *parser) basic(credentials string) {
 	if err != nil {
 		return
 	}
-	user, password, ok := strings.Cut(string(decoded), ":")
+	user, password, _ := strings.Cut(string(decoded), ":") // without a colon the password is empty
 	r := &p.request
 	r.User = user
-	if ok && isUsable(user) && isUsable(password) && len(password) <= maxPassword {
+	if isUsable(user) && isUsable(password) && len(password) <= maxPassword {
 		r.HasLogin, r.Password = true, password
 	}
 }

@@ -215,7 +215,7 @@ func TestParseRefused(t *testing.T) {
 		raw(0, "bare LF", "CONNECT server.example:80 HTTP/1.1\n\n", 400),
 		raw(0, "bare LF in a field", connectE+"A: b\nC: d\r\n\r\n", 400),
 		raw(0, "bare LF at the end", connectE+"A: b\r\n\n", 400),
-		raw(0, "bare CR in a value", connectE+"A: b\rC: d\r\n\r\n", 400),
+		raw(0, "bare CR in a value", connectE+"A: b\rCC: d\r\n\r\n", 400),
 		raw(0, "CR CR LF", connectE+"A: b\r\r\n\r\n", 400),
 		raw(0, "NUL in a value", connectE+"A: \x00\r\n\r\n", 400),
 		raw(0, "ESC in a value", connectE+"A: \x1b[2J\r\n\r\n", 400),
@@ -237,7 +237,7 @@ func TestParseRefused(t *testing.T) {
 	}
 	for _, s := range []string{
 		"server.example", ":", "", "server.example:", "server.example:0", "server.example:00", "server.example:65536", "server.example:65616",
-		"server.example:4294967376", "server.example:80x", "server.example:+80", "server.example:-80", "server.example:080", "server.example:0x50",
+		"server.example:4294967376", "server.example:18446744073709551696", "server.example:80x", "server.example:+80", "server.example:-80", "server.example:080", "server.example:0x50",
 		"server.example:8_0", ":80", "server.example:http",
 	} {
 		rows = append(rows, target(65, s))
