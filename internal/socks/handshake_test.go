@@ -212,6 +212,7 @@ func TestSOCKS4(t *testing.T) {
 		served(58, "4a with IPv6", a+"\x00::1\x00", "", addr("[::1]:80")),
 		served(0, "BIND", "\x04\x02\x00\x00\xcb\x00\x71\x05\x00", "", addr("203.0.113.5:0")),
 		{n: 59, name: "user without end", h: open, in: e + long(1000), end: socks.StepClose, err: socks.ErrTooLong},
+		{n: 59, name: "user of 256", h: open, in: e + long(256) + "\x00", end: socks.StepClose, err: socks.ErrTooLong},
 		{n: 59, name: "name without end", h: open, in: a + "\x00" + long(1000), end: socks.StepClose, err: socks.ErrTooLong},
 		{n: 59, name: "both longest", h: open, in: a + long(255) + "\x00" + long(256), end: socks.StepClose, err: socks.ErrTooLong},
 		refused(59, "longest name", open, a+"\x00"+long(255)+"\x00", hostname.ErrInvalid),

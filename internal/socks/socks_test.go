@@ -151,6 +151,8 @@ func TestDatagram(t *testing.T) {
 		{n: 50, name: "1 byte", in: "\x00", err: socks.ErrShort},
 		{n: 50, name: "3 bytes", in: head, err: socks.ErrShort},
 		{n: 50, name: "5 bytes", in: head + "\x01\xcb", err: socks.ErrShort},
+		{n: 50, name: "no port", in: head + toE[3:8], err: socks.ErrShort},
+		{n: 50, name: "half a port", in: head + toE[3:9], err: socks.ErrShort},
 		{n: 51, name: "long name", in: head + "\x03\xff\x41\x41", err: socks.ErrShort},
 		{n: 51, name: "name without length", in: head + "\x03", err: socks.ErrShort},
 		{name: "empty name", in: head + "\x03\x00\x00\x35", err: errInvalidHost},
