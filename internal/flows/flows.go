@@ -35,16 +35,14 @@ type Info struct {
 }
 
 // Registry holds the live flows. The zero value works, logs nothing and is
-// ready to use; set the fields before the first flow. All methods are safe for
+// ready to use; set Log before the first flow. All methods are safe for
 // concurrent use, and none but Wait blocks.
 type Registry struct {
-	// Log gets one line at the end of each flow. Nil: none.
+	// Log gets one line at the end of each flow, once SetLogging has switched
+	// the lines on. Nil: none.
 	Log *slog.Logger
-	// LogFlows switches the lines on.
-	LogFlows bool
-	// LogDestinations lets dst, name and the full text of errors into the
-	// lines. Without it an error is reduced to its innermost cause.
-	LogDestinations bool
+
+	logFlows, logDestinations atomic.Bool
 
 	mu      sync.Mutex
 	last    uint64
@@ -53,6 +51,13 @@ type Registry struct {
 	users   tally[string]
 	clients tally[netip.Addr]
 	empty   chan struct{} // closed when the last flow ends; nil: nobody waits
+}
+
+// SetLogging switches the lines on or off, and in them dst, name and the full text
+// of errors; without destinations an error is reduced to its innermost cause.
+func (r *Registry) SetLogging(flows, destinations bool) {
+	r.logFlows.Store(flows)
+	r.logDestinations.Store(destinations)
 }
 
 // Flow is one live flow. Up and Down may be written at any time, by any

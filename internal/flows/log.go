@@ -24,14 +24,14 @@ const maxText = 2048
 // of an interface, in is what came from the destination and out is what was sent
 // to it. A user's session follows the name as the client wrote it: name-session.
 func (r *Registry) log(i *Info, start time.Time, in, out int64, err error) {
-	if r.Log == nil || !r.LogFlows || !r.Log.Enabled(context.Background(), slog.LevelInfo) {
+	if r.Log == nil || !r.logFlows.Load() || !r.Log.Enabled(context.Background(), slog.LevelInfo) {
 		return
 	}
 	a := make(attrs, 0, 12)
 	a.addr("client", i.Client)
 	a.text("user", login(i))
 	a.text("listener", i.Listener)
-	if r.LogDestinations {
+	if r.logDestinations.Load() {
 		a.addr("dst", i.Dst)
 		a.text("name", i.Name)
 	}
@@ -76,7 +76,7 @@ func (a *attrs) addr(key string, p netip.AddrPort) {
 // innermost cause, as those around it tell where to; and what the cause itself
 // says of the destination is struck out.
 func (r *Registry) errText(i *Info, err error) string {
-	if r.LogDestinations {
+	if r.logDestinations.Load() {
 		return err.Error()
 	}
 	s := innermost(err)

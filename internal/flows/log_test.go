@@ -30,11 +30,18 @@ var handlers = map[string]func(io.Writer) slog.Handler{
 	"json": func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, nil) },
 }
 
+// logging returns a registry that logs flows.
+func logging(log *slog.Logger, destinations bool) *flows.Registry {
+	r := &flows.Registry{Log: log}
+	r.SetLogging(true, destinations)
+	return r
+}
+
 func TestLine(t *testing.T) {
 	refused := &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(full.Dst), Err: syscall.ECONNREFUSED}
 	tests := []struct {
 		name   string
-		hide   bool // LogDestinations is false
+		hide   bool // no destinations
 		info   flows.Info
 		err    error
 		reason error
@@ -62,7 +69,7 @@ func TestLine(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var out bytes.Buffer
-				r := flows.Registry{Log: slog.New(handlers["text"](&out)), LogFlows: true, LogDestinations: !tt.hide}
+				r := logging(slog.New(handlers["text"](&out)), !tt.hide)
 				f := r.Open(tt.info, nil)
 				f.Up.Add(10)
 				f.Down.Add(2000)
@@ -86,9 +93,9 @@ func TestNoLine(t *testing.T) {
 	quiet := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	for name, r := range map[string]*flows.Registry{
 		"zero value": {},
-		"no log":     {LogFlows: true},
+		"no log":     logging(nil, true),
 		"off":        {Log: slog.New(handlers["text"](&out))},
-		"level":      {Log: quiet, LogFlows: true},
+		"level":      logging(quiet, true),
 	} {
 		r.Open(full, nil).Done(nil)
 		r.Refuse(full, time.Now(), io.EOF)
@@ -101,7 +108,7 @@ func TestNoLine(t *testing.T) {
 func TestRefuse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		r := flows.Registry{Log: slog.New(handlers["json"](&out)), LogFlows: true, LogDestinations: true}
+		r := logging(slog.New(handlers["json"](&out)), true)
 		start := time.Now()
 		<-time.After(time.Second)
 		r.Refuse(flows.Info{Rule: "rule 3", Name: "a.example"}, start, errors.New("denied"))
@@ -135,7 +142,7 @@ func TestForgery(t *testing.T) {
 		for name, s := range forgeries {
 			t.Run(kind+"/"+name, func(t *testing.T) {
 				var out bytes.Buffer
-				r := flows.Registry{Log: slog.New(handler(&out)), LogFlows: true, LogDestinations: true}
+				r := logging(slog.New(handler(&out)), true)
 				i := flows.Info{User: s, Session: s, Name: s, Listener: "office", Source: "mail"}
 				r.Open(i, nil).Done(fmt.Errorf("lookup %s: no such host", s))
 				r.Refuse(i, time.Now(), nil)
@@ -206,7 +213,7 @@ func FuzzForgery(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		for kind, handler := range handlers {
 			var out bytes.Buffer
-			r := flows.Registry{Log: slog.New(handler(&out)), LogFlows: true, LogDestinations: true}
+			r := logging(slog.New(handler(&out)), true)
 			i := flows.Info{User: s, Name: s, Source: "mail"}
 			r.Open(i, nil).Done(errors.New(s))
 			r.Refuse(i, time.Now(), nil)
