@@ -10,7 +10,19 @@ import (
 
 // source draws choices from fuzz input, so that a fuzzer can change one of them and keep the others. It is exhausted when
 // the bytes are.
-type source struct{ b []byte }
+type source struct {
+	b    []byte
+	wide bool // destinations are few and wide: rules are filed under other conditions
+	deep bool // prefixes nest around one address: lists are inherited and grow long
+	rare int  // conditions other than the destination are this much rarer
+}
+
+func newSource(data []byte) *source {
+	s := &source{b: data}
+	shape := s.below(6)
+	s.wide, s.deep, s.rare = shape%3 == 1, shape%3 == 2, 1+shape/3
+	return s
+}
 
 func (s *source) below(n int) int {
 	if len(s.b) == 0 {
@@ -40,6 +52,12 @@ var (
 )
 
 func (s *source) prefix() netip.Prefix {
+	switch {
+	case s.wide:
+		return pick(s, []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::/0")})
+	case s.deep:
+		return netip.PrefixFrom(netip.MustParseAddr(centres[0]), s.below(33)).Masked()
+	}
 	a := netip.MustParseAddr(pick(s, centres))
 	p, err := a.Prefix(min(pick(s, lengths), a.BitLen()))
 	if err != nil {
@@ -81,6 +99,7 @@ func draw[E any](s *source, element func() E) []E {
 
 func (s *source) rule(outcome int32) Rule {
 	r := Rule{Outcome: outcome}
+	other := func(n int) bool { return s.one(n * s.rare) }
 	if s.one(2) {
 		r.To = draw(s, s.target)
 	}
@@ -90,29 +109,29 @@ func (s *source) rule(outcome int32) Rule {
 			r.Map[t] = outcome + int32(i) + 1
 		}
 	}
-	if s.one(4) {
+	if other(4) {
 		r.Ports = draw(s, s.portRange)
 	}
-	if s.one(4) {
+	if other(4) {
 		r.Protocol = Protocol(1 + s.below(3))
 	}
-	if s.one(5) {
+	if other(5) {
 		r.Client = draw(s, s.prefix)
 	}
-	if s.one(4) {
+	if other(4) {
 		r.Users = draw(s, func() string { return pick(s, users) })
 	}
-	if s.one(6) {
+	if other(6) {
 		r.Listeners = draw(s, func() string { return pick(s, listeners) })
 	}
-	if s.one(8) {
+	if other(8) {
 		r.LocalPorts = draw(s, s.portRange)
 	}
 	return r
 }
 
 func (s *source) rules() []Rule {
-	rules := make([]Rule, 1+s.below(40))
+	rules := make([]Rule, 1+s.below(40)*(1+s.below(3)))
 	for i := range rules {
 		rules[i] = s.rule(int32(100 * (i + 1)))
 	}
@@ -157,7 +176,7 @@ func (s *source) query() Query {
 // agree holds the Set, the kernel's table and the slow twin of the rules in data against each other.
 func agree(t *testing.T, data []byte) {
 	t.Helper()
-	s := &source{data}
+	s := newSource(data)
 	rules := s.rules()
 	set, err := Compile(rules)
 	if err != nil {
@@ -259,7 +278,7 @@ func show(rules []Rule) string {
 // random returns the i-th of a fixed series of inputs.
 func random(i int) []byte {
 	r := rand.New(rand.NewPCG(uint64(i), 7))
-	b := make([]byte, 200+r.IntN(1200))
+	b := make([]byte, 200+r.IntN(2000))
 	for j := range b {
 		b[j] = byte(r.Uint32())
 	}
@@ -267,13 +286,13 @@ func random(i int) []byte {
 }
 
 func TestTwins(t *testing.T) {
-	for i := range 4000 {
+	for i := range 3000 {
 		agree(t, random(i))
 	}
 }
 
 func FuzzTwins(f *testing.F) {
-	for i := range 64 {
+	for i := range 256 {
 		f.Add(random(i))
 	}
 	f.Fuzz(agree)
