@@ -1,0 +1,363 @@
+package dialer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// A Resolver turns a name into addresses. *net.Resolver is one.
+type Resolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// A Dialer opens connections from the address that its Table chooses for each. Its
+// zero value dials as the zero net.Dialer does. It is safe for concurrent use as
+// long as its fields are not changed.
+//
+// Every address of a name is judged by the rules and dialled by itself, with the
+// fallback of RFC 8305. An address that the rules refuse is passed over; when none
+// is left the error lists each with its reason. Multipath TCP is never used, since
+// its further subflows would leave from other addresses.
+type Dialer struct {
+	// Table chooses. Nil lets the kernel choose, as net.Dialer without LocalAddr.
+	Table *Table
+
+	// State knows which sources are down and how many flows each has. Nil takes all
+	// for up.
+	State State
+
+	// Resolver resolves names, each once for a dial. Nil means net.DefaultResolver.
+	Resolver Resolver
+
+	// Timeout bounds a whole dial: the name and all its addresses. Zero means none,
+	// and the system's own still holds.
+	Timeout time.Duration
+
+	// FallbackDelay is how long an address is tried alone before the next one is
+	// tried beside it (RFC 8305 section 5). Zero means 300 ms; a negative one tries
+	// the next only when one has failed.
+	FallbackDelay time.Duration
+
+	// PreferIPv4 tries the IPv4 addresses of a name first.
+	PreferIPv4 bool
+
+	// KeepAlive is the keep-alive of the connections, as in net.Dialer's
+	// KeepAliveConfig; the zero value enables the system's defaults there as here.
+	KeepAlive net.KeepAliveConfig
+
+	// Control is called on every socket before the source is bound, as in net.Dialer.
+	Control func(network, address string, c syscall.RawConn) error
+
+	// Guard may refuse what the rules let through, with its error as the reason. Dst
+	// of the flow is the address about to be dialled.
+	Guard func(Flow, Decision) error
+
+	// OnDial is called after each attempt on an address, with its outcome.
+	OnDial func(Flow, Decision, error)
+}
+
+type flowKey struct{}
+
+// WithFlow returns a context that tells DialContext more of the flow than a network
+// and an address: its client, user, session, listener and local port. It is how an
+// http.Transport's dials get them.
+func WithFlow(ctx context.Context, f Flow) context.Context {
+	return context.WithValue(ctx, flowKey{}, f)
+}
+
+// Dial is DialContext with a background context.
+func (d *Dialer) Dial(network, address string) (net.Conn, error) {
+	return d.DialContext(context.Background(), network, address)
+}
+
+// DialContext connects to address on a tcp or udp network, as net.Dialer's
+// DialContext does, from the source the rules choose. The connection is a
+// *net.TCPConn for the tcp networks. Errors are *net.OpError with the chosen source
+// in Source; a refusal has a *RefusedError inside.
+func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	f, _ := ctx.Value(flowKey{}).(Flow)
+	f.Network = network
+	host, port, err := splitHostPort(ctx, network, address)
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
+	}
+	f.Name, f.Dst = "", netip.AddrPortFrom(netip.Addr{}, port)
+	if a, err := netip.ParseAddr(host); err == nil {
+		f.Dst = netip.AddrPortFrom(a, port)
+	} else {
+		f.Name = host
+	}
+	c, _, err := d.DialFlow(ctx, f)
+	return c, err
+}
+
+func splitHostPort(ctx context.Context, network, address string) (string, uint16, error) {
+	host, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, err
+	}
+	port, err := strconv.ParseUint(service, 10, 16)
+	if err == nil {
+		return host, uint16(port), nil
+	}
+	n, err := net.DefaultResolver.LookupPort(ctx, network, service)
+	return host, uint16(n), err
+}
+
+// DialFlow connects f: to Dst, or where that has no address yet, to one of the
+// addresses of Name. It returns the decision by which the connection was made; with
+// an error, the one of the address that came first.
+func (d *Dialer) DialFlow(ctx context.Context, f Flow) (net.Conn, Decision, error) {
+	if d.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d.Timeout)
+		defer cancel()
+	}
+	if f.Dst.Addr().IsValid() {
+		f.Dst = netip.AddrPortFrom(f.Dst.Addr().Unmap(), f.Dst.Port())
+		if err := f.fits(); err != nil {
+			return nil, Decision{}, opError(&f, &Decision{}, err)
+		}
+		return d.dialAddr(ctx, &f)
+	}
+	flows, dec, err := d.Resolve(ctx, f)
+	if err != nil {
+		return nil, dec, opError(&f, &dec, err)
+	}
+	if len(flows) == 1 {
+		return d.dialAddr(ctx, &flows[0])
+	}
+	return d.race(ctx, &f, flows)
+}
+
+// fits reports whether the network of f and the family of its destination agree.
+func (f *Flow) fits() error {
+	is4 := f.Dst.Addr().Is4()
+	switch f.Network {
+	case "tcp", "udp":
+		return nil
+	case "tcp4", "udp4":
+		if is4 {
+			return nil
+		}
+	case "tcp6", "udp6":
+		if !is4 {
+			return nil
+		}
+	default:
+		return net.UnknownNetworkError(f.Network)
+	}
+	return &net.AddrError{Err: "address is not of network " + f.Network, Addr: f.Dst.Addr().String()}
+}
+
+// Resolve returns f once for each address of its Name that its network allows, in the order in
+// which they are to be tried. A name that the rules refuse whatever its address is
+// not resolved. The decision returned is the one of the name.
+func (d *Dialer) Resolve(ctx context.Context, f Flow) ([]Flow, Decision, error) {
+	var dec Decision
+	if d.Table != nil {
+		if dec = d.Table.lookup(&f, nil, nil); !errors.Is(dec.Err, ErrUnresolved) {
+			return nil, dec, &RefusedError{f, dec}
+		}
+	}
+	resolver := d.Resolver
+	if resolver == nil {
+		resolver = net.DefaultResolver
+	}
+	if f.Name == "" {
+		return nil, dec, &net.AddrError{Err: "missing address", Addr: ""}
+	}
+	addrs, err := resolver.LookupNetIP(ctx, "ip", f.Name)
+	if err != nil {
+		return nil, dec, err
+	}
+	var flows []Flow
+	for _, a := range order(addrs, d.PreferIPv4) {
+		f.Dst = netip.AddrPortFrom(a, f.Dst.Port())
+		if f.fits() == nil {
+			flows = append(flows, f)
+		}
+	}
+	if len(flows) == 0 {
+		return nil, dec, &net.DNSError{Err: "no address of this family", Name: f.Name, IsNotFound: true}
+	}
+	return flows, dec, nil
+}
+
+// maxAddrs bounds the addresses of one name that are tried.
+const maxAddrs = 32
+
+// order returns the addresses without repetition, the families taking turns and the
+// preferred one first (RFC 8305 section 4).
+func order(addrs []netip.Addr, preferIPv4 bool) []netip.Addr {
+	var first, second []netip.Addr
+	seen := make(map[netip.Addr]bool, len(addrs))
+	for _, a := range addrs {
+		a = a.Unmap()
+		if seen[a] || len(seen) == maxAddrs {
+			continue
+		}
+		seen[a] = true
+		if a.Is4() == preferIPv4 {
+			first = append(first, a)
+		} else {
+			second = append(second, a)
+		}
+	}
+	out := make([]netip.Addr, 0, len(seen))
+	for i := range max(len(first), len(second)) {
+		if i < len(first) {
+			out = append(out, first[i])
+		}
+		if i < len(second) {
+			out = append(out, second[i])
+		}
+	}
+	return out
+}
+
+// Decide returns the decision for one address: what the table says, in the light of
+// State and Guard. It sends nothing.
+func (d *Dialer) Decide(f Flow) Decision { return d.decide(&f, nil) }
+
+func (d *Dialer) decide(f *Flow, tried []*Source) Decision {
+	dec := Decision{Rule: "no table", Index: -1, Use: Use{Kernel: true}}
+	if d.Table != nil {
+		dec = d.Table.lookup(f, d.State, tried)
+	}
+	if dec.Err == nil && d.Guard != nil {
+		dec.Err = d.Guard(*f, dec)
+	}
+	return dec
+}
+
+// dialAddr decides on one address and dials it, from the pool's next member where
+// the pool wants that and the first could not be used on this side.
+func (d *Dialer) dialAddr(ctx context.Context, f *Flow) (net.Conn, Decision, error) {
+	var tried []*Source
+	var failed attempts
+	for {
+		dec := d.decide(f, tried)
+		if dec.Err != nil && len(failed) > 0 {
+			return nil, dec, opError(f, &dec, append(failed, dec.Err))
+		}
+		c, err := d.connect(ctx, f, &dec)
+		if d.OnDial != nil {
+			d.OnDial(*f, dec, err)
+		}
+		if err == nil {
+			return c, dec, nil
+		}
+		if !retries(&dec, err) {
+			return nil, dec, opError(f, &dec, err)
+		}
+		tried = append(tried, dec.Source)
+		failed = append(failed, err)
+	}
+}
+
+// retries reports whether the next member of the pool may be tried after err.
+func retries(dec *Decision, err error) bool {
+	p := dec.Use.Pool
+	return p != nil && p.Retry && dec.Source != nil && (errors.Is(err, ErrPorts) || errors.Is(err, ErrSourceDown))
+}
+
+// connect opens one socket from the address that dec chose.
+func (d *Dialer) connect(ctx context.Context, f *Flow, dec *Decision) (net.Conn, error) {
+	if dec.Err != nil {
+		return nil, &RefusedError{*f, *dec}
+	}
+	nd := net.Dialer{
+		KeepAliveConfig: d.KeepAlive,
+		ControlContext: func(_ context.Context, network, address string, c syscall.RawConn) error {
+			if d.Control != nil {
+				if err := d.Control(network, address, c); err != nil {
+					return err
+				}
+			}
+			return prepare(c, dec)
+		},
+	}
+	nd.SetMultipathTCP(false)
+	// The source is handed over and not bound in ControlContext: net binds what it is
+	// given after that, be it the wildcard, and with IP_BIND_ADDRESS_NO_PORT the second
+	// bind would take the place of the first.
+	local := netip.AddrPortFrom(dec.Addr, dec.Port)
+	var c net.Conn
+	var err error
+	if isUDP(f.Network) {
+		c, err = dialUDP(ctx, &nd, f, local)
+	} else {
+		c, err = dialTCP(ctx, &nd, f, local)
+	}
+	if err == nil {
+		return c, nil
+	}
+	if reason := localReason(f, dec, err); reason != nil {
+		refused := *dec
+		refused.Err = reason
+		return nil, &RefusedError{*f, refused}
+	}
+	if oe := (*net.OpError)(nil); errors.As(err, &oe) {
+		err = oe.Err // the caller names the operation, with the source in it
+	}
+	return nil, err
+}
+
+func dialTCP(ctx context.Context, nd *net.Dialer, f *Flow, local netip.AddrPort) (net.Conn, error) {
+	c, err := nd.DialTCP(ctx, f.Network, local, f.Dst)
+	if err != nil {
+		return nil, err // and not a net.Conn that holds a nil *net.TCPConn
+	}
+	return c, nil
+}
+
+func isUDP(network string) bool { return len(network) >= 3 && network[:3] == "udp" }
+
+// localReason says why the source itself could not be used, or returns nil when the
+// failure came from somewhere else.
+func localReason(f *Flow, dec *Decision, err error) error {
+	switch {
+	case dec.Source == nil:
+		return nil
+	case errors.Is(err, ErrPorts):
+		return err
+	case inBind(err) && errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%w: source %q: %v is not on this host: %w", ErrSourceDown, dec.Source.Name, dec.Addr, syscall.EADDRNOTAVAIL)
+	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EADDRINUSE), errors.Is(err, syscall.EAGAIN):
+		return fmt.Errorf("%w: source %q has none left from %v to %v%s: %w", ErrPorts, dec.Source.Name, dec.Addr, f.Dst, portsHint(dec), errno(err))
+	}
+	return nil
+}
+
+// inBind reports whether it was bind(2) that failed.
+func inBind(err error) bool {
+	var se *os.SyscallError
+	return errors.As(err, &se) && se.Syscall == "bind"
+}
+
+// portsHint names the ports that were there to choose from.
+func portsHint(dec *Decision) string {
+	switch {
+	case dec.Port != 0:
+		return fmt.Sprintf(", as port %d is in use", dec.Port)
+	case !dec.Ports.IsZero():
+		return fmt.Sprintf(" among its ports %v", dec.Ports)
+	}
+	return " in net.ipv4.ip_local_port_range"
+}
+
+// errno returns the system call's error in err, without the operations around it.
+func errno(err error) error {
+	if n := syscall.Errno(0); errors.As(err, &n) {
+		return n
+	}
+	return err
+}

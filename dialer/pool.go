@@ -1,0 +1,216 @@
+package dialer
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// pool is a Pool in its compiled form.
+type pool struct {
+	*Pool
+	ids  []uint64 // a hash of each member's name
+	turn atomic.Uint64
+}
+
+func newPool(p *Pool) (*pool, error) {
+	if len(p.Of) == 0 {
+		return nil, fmt.Errorf("pool %q: has no members", p.Name)
+	}
+	if int(p.Pick) >= len(picks) {
+		return nil, fmt.Errorf("pool %q: pick: %v", p.Name, p.Pick)
+	}
+	out := &pool{Pool: p}
+	for _, m := range p.Of {
+		if m.Source == nil || m.Weight < 0 {
+			return nil, fmt.Errorf("pool %q: a member needs a source, and a weight of 0 or more", p.Name)
+		}
+		if err := m.Source.check(); err != nil {
+			return nil, fmt.Errorf("pool %q: %w", p.Name, err)
+		}
+		out.ids = append(out.ids, hashString(hashSeed, m.Source.Name))
+	}
+	return out, nil
+}
+
+// choice is one pick: what it is made for, and what may not be picked.
+type choice struct {
+	flow  *Flow
+	is4   bool
+	state State
+	tried []*Source
+}
+
+// pick fills in the source and the address, or the reason why there is none.
+func (c *choice) pick(d *Decision, u *use) {
+	switch {
+	case u.denies():
+		d.Err = denied(c.flow)
+	case u.Source != nil:
+		d.Err = c.fill(d, u.Source, sessionHash(c.flow))
+	case u.pool != nil:
+		c.pickFrom(d, u.pool)
+	}
+}
+
+// fill sets the source and address of d, or says why s cannot serve. A Source that
+// is no single address picks one by h.
+func (c *choice) fill(d *Decision, s *Source, h uint64) error {
+	if slices.Contains(c.tried, s) {
+		return fmt.Errorf("%w: source %q was tried", ErrSourceDown, s.Name)
+	}
+	if !s.has(c.is4) {
+		return fmt.Errorf("%w: source %q has no %s address", ErrNoSource, s.Name, familyName(c.is4))
+	}
+	a := s.addr(c.is4, h)
+	if c.state != nil {
+		if err := c.state.Down(s, a); err != nil {
+			return fmt.Errorf("%w: source %q: %w", ErrSourceDown, s.Name, err)
+		}
+	}
+	d.Source, d.Addr, d.Ports = s, a, s.Ports
+	return nil
+}
+
+func familyName(is4 bool) string {
+	if is4 {
+		return "IPv4"
+	}
+	return "IPv6"
+}
+
+// serves reports whether member i can serve, with the address that h picks.
+func (c *choice) serves(p *pool, i int, h uint64) bool {
+	s := p.Of[i].Source
+	if slices.Contains(c.tried, s) || !s.has(c.is4) {
+		return false
+	}
+	return c.state == nil || c.state.Down(s, s.addr(c.is4, mix(h^p.ids[i]))) == nil
+}
+
+func (c *choice) pickFrom(d *Decision, p *pool) {
+	h := p.hash(c.flow)
+	if i := c.member(p, h); i >= 0 {
+		d.Err = c.fill(d, p.Of[i].Source, mix(h^p.ids[i]))
+		return
+	}
+	d.Err = c.nobody(p, h)
+}
+
+// nobody tells for each member why it cannot serve.
+func (c *choice) nobody(p *pool, h uint64) error {
+	var all attempts
+	for i, m := range p.Of {
+		var d Decision
+		if err := c.fill(&d, m.Source, mix(h^p.ids[i])); err != nil {
+			all = append(all, err)
+		}
+	}
+	return fmt.Errorf("pool %q: %w", p.Name, all)
+}
+
+// member returns the place of the member that the pool's way picks among those that
+// can serve, or -1.
+func (c *choice) member(p *pool, h uint64) int {
+	switch p.Pick {
+	case RoundRobin:
+		return c.nth(p, h, p.turn.Add(1)-1)
+	case Random:
+		return c.nth(p, h, rand.Uint64())
+	case Sticky:
+		return c.least(p, h, func(i int) float64 { return rendezvous(h ^ p.ids[i]) })
+	case LeastConnections:
+		return c.least(p, h, func(i int) float64 { return c.flows(p.Of[i].Source) })
+	}
+	return c.least(p, h, func(int) float64 { return 0 })
+}
+
+func (c *choice) flows(s *Source) float64 {
+	if c.state == nil {
+		return 0
+	}
+	// One more than there are, so that weights count among idle members too.
+	return float64(c.state.Flows(s) + 1)
+}
+
+// nth returns the member in whose share n falls, when the members that can serve
+// stand one after the other, each as long as its weight.
+func (c *choice) nth(p *pool, h, n uint64) int {
+	var total uint64
+	for i := range p.Of {
+		if c.serves(p, i, h) {
+			total += weight(p.Of[i])
+		}
+	}
+	if total == 0 {
+		return -1
+	}
+	n %= total
+	last := -1
+	for i := range p.Of {
+		if !c.serves(p, i, h) {
+			continue
+		}
+		last = i
+		w := weight(p.Of[i])
+		if n < w {
+			return i
+		}
+		n -= w
+	}
+	return last // a member went down between the two passes
+}
+
+func weight(m Member) uint64 { return uint64(max(m.Weight, 1)) }
+
+// least returns the member with the smallest cost for its weight; the first of equals.
+func (c *choice) least(p *pool, h uint64, cost func(i int) float64) int {
+	best, bestCost := -1, math.Inf(1)
+	for i := range p.Of {
+		if !c.serves(p, i, h) {
+			continue
+		}
+		if v := cost(i) / float64(weight(p.Of[i])); best < 0 || v < bestCost {
+			best, bestCost = i, v
+		}
+	}
+	return best
+}
+
+// rendezvous is the cost of a member for a key: -ln of a uniform hash. The member
+// with the least cost per weight wins, each as often as its weight says, and a
+// member that falls out moves only its own keys (Schindelhauer and Schomaker,
+// "Weighted Distributed Hash Tables", 2005).
+func rendezvous(h uint64) float64 {
+	const unit = 1.0 / (1 << 53)
+	return -math.Log((float64(mix(h)>>11) + 0.5) * unit)
+}
+
+// hash returns what picks the member of a sticky pool, and the address inside a
+// prefix or range. Other pools have an address for every connection.
+func (p *pool) hash(f *Flow) uint64 {
+	if p.Pick != Sticky {
+		return sessionHash(f)
+	}
+	h := hashSeed
+	if len(p.By) == 0 {
+		h = ByClient.hash(h, f)
+	}
+	for _, k := range p.By {
+		h = k.hash(h, f)
+	}
+	if p.For > 0 {
+		h = hashUint(h, epoch(h, p.For))
+	}
+	return mix(h)
+}
+
+// epoch numbers the spans of a sticky key. The key itself shifts them, so that not
+// all keys move at the same moment.
+func epoch(h uint64, span time.Duration) uint64 {
+	s := uint64(span)
+	return (uint64(time.Now().UnixNano()) + h%s) / s
+}
