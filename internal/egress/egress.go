@@ -1,0 +1,54 @@
+// Package egress knows the sources while the program runs: whether an address can be
+// used now, how many flows leave from each source, and how names are resolved from
+// the address that the rules choose for the name server. It outlives reloads.
+package egress
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/srcproxy/srcproxy/dialer"
+)
+
+// ErrAbsent says that an address is not on this host.
+var ErrAbsent = errors.New("is not on this host")
+
+// Host tells which addresses are local. A *host.Host is one.
+type Host interface {
+	// Local reports whether packets to a are delivered on this host.
+	Local(a netip.Addr) bool
+}
+
+// State is the dialer.State of the running program. It is safe for concurrent use as
+// long as its fields are not changed.
+type State struct {
+	Host Host
+
+	// Live returns the number of live flows of the source with that name. Nil counts
+	// none.
+	Live func(source string) int
+}
+
+var _ dialer.State = (*State)(nil)
+
+// Down returns ErrAbsent, with the cure, when a is not on this host. A source that
+// binds foreign addresses on purpose (freebind) is never down; one that is a prefix
+// needs a local route, as without it no answer comes back.
+func (s *State) Down(src *dialer.Source, a netip.Addr) error {
+	if src.FreeBind || s.Host.Local(a) {
+		return nil
+	}
+	if src.Prefix.IsValid() {
+		return fmt.Errorf("%v %w (ip route add local %v dev lo)", a, ErrAbsent, src.Prefix)
+	}
+	return fmt.Errorf("%v %w", a, ErrAbsent)
+}
+
+// Flows returns how many live flows leave from src.
+func (s *State) Flows(src *dialer.Source) int {
+	if s.Live == nil {
+		return 0
+	}
+	return s.Live(src.Name)
+}
