@@ -1,0 +1,222 @@
+// Package inbound serves the TCP listeners: SOCKS and HTTP CONNECT proxies, and plain
+// forwards. It accepts, checks who may come, reads the handshake, asks the dialer for
+// the connection, and hands both to the relay.
+package inbound
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/internal/flows"
+)
+
+// Kind is what a listener speaks.
+type Kind uint8
+
+// The kinds of TCP listeners.
+const (
+	Mixed Kind = iota // SOCKS and HTTP CONNECT, told apart by the first byte
+	SOCKS             // SOCKS 4, 4a and 5
+	HTTP              // HTTP CONNECT
+	TCP               // a forward to a fixed target
+)
+
+// Settings is what a listener goes by. A reload hands it a new one as a whole; the
+// connections it has already let in keep theirs.
+type Settings struct {
+	Name   string
+	Kind   Kind
+	Allow  []netip.Prefix // clients; empty: all
+	Users  *Users         // nil: no login
+	Limit  int            // connections at a time; 0: no limit
+	Dialer *dialer.Dialer
+	Target dialer.Flow // of a TCP forward: Name, or Dst; its port is set
+
+	Handshake  time.Duration // from accept to request; 0: no limit
+	Idle       time.Duration
+	HalfClosed time.Duration
+	KeepAlive  time.Duration
+	User       time.Duration // TCP_USER_TIMEOUT
+
+	Shared *Shared
+}
+
+// Shared is what all listeners of the program have in common.
+type Shared struct {
+	Flows       *flows.Registry
+	Descriptors *Descriptors
+	Log         *slog.Logger
+	Connections Gate
+	Max         atomic.Int64 // of Connections; 0: no limit
+}
+
+// Gate counts those who are inside.
+type Gate struct{ n atomic.Int64 }
+
+// Enter lets one more in unless there are limit already; 0 is no limit.
+func (g *Gate) Enter(limit int64) bool {
+	if n := g.n.Add(1); limit > 0 && n > limit {
+		g.n.Add(-1)
+		return false
+	}
+	return true
+}
+
+// Leave undoes one Enter that returned true.
+func (g *Gate) Leave() { g.n.Add(-1) }
+
+// Listener accepts connections on one address. Make it with Listen.
+type Listener struct {
+	ln       *net.TCPListener
+	settings atomic.Pointer[Settings]
+	gate     Gate
+	ctx      context.Context // ends the handshakes and dials, not the relays
+	stop     context.CancelFunc
+	running  sync.WaitGroup
+
+	mu      sync.Mutex
+	waiting map[*net.TCPConn]struct{} // connections that are no flows yet
+}
+
+// Listen opens a TCP listener on addr; the IPv6 wildcard takes IPv4 too. It accepts
+// nothing before Serve.
+func Listen(ctx context.Context, addr netip.AddrPort, s *Settings, control func(network, address string, c syscall.RawConn) error) (*Listener, error) {
+	lc := net.ListenConfig{Control: control, KeepAlive: -1} // the relay sets keepalive, on both sides alike
+	lc.SetMultipathTCP(false)                               // subflows would use other addresses of this host
+	network := "tcp"
+	if addr.Addr().Is4() {
+		network = "tcp4"
+	}
+	ln, err := lc.Listen(ctx, network, addr.String())
+	if err != nil {
+		return nil, err
+	}
+	l := &Listener{ln: ln.(*net.TCPListener), waiting: make(map[*net.TCPConn]struct{})}
+	l.ctx, l.stop = context.WithCancel(context.WithoutCancel(ctx))
+	l.settings.Store(s)
+	return l, nil
+}
+
+// Set makes s the settings of the connections that come from now on.
+func (l *Listener) Set(s *Settings) { l.settings.Store(s) }
+
+// Addr returns the address on which l listens.
+func (l *Listener) Addr() net.Addr { return l.ln.Addr() }
+
+// SyscallConn returns the listening socket.
+func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.ln.SyscallConn() }
+
+// Serve starts accepting.
+func (l *Listener) Serve() { l.running.Go(l.accept) }
+
+// Close stops accepting and ends the connections that have asked for nothing yet.
+// Live flows go on; Wait waits for them.
+func (l *Listener) Close() error {
+	err := l.ln.Close()
+	l.stop()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.waiting {
+		_ = c.Close() // its own goroutine sees and reports the end
+	}
+	return err
+}
+
+// Wait returns when everything that l started has ended.
+func (l *Listener) Wait() { l.running.Wait() }
+
+func (l *Listener) accept() {
+	for l.ctx.Err() == nil {
+		s := l.settings.Load()
+		if !s.Shared.Descriptors.waitClient(l.ctx, s.Shared.Log) {
+			return
+		}
+		conn, err := l.ln.AcceptTCP()
+		if err == nil {
+			l.running.Go(func() { l.serve(conn) })
+			continue
+		}
+		s.Shared.Descriptors.release()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case exhausted(err):
+			s.Shared.Descriptors.pause(l.ctx, s.Shared.Log, err)
+		}
+		// Anything else is the trouble of one connection that was gone before it was accepted.
+	}
+}
+
+// exhausted reports whether err says that the process or the system has run out.
+func exhausted(err error) bool {
+	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// serve sees one connection from its first byte to its end.
+func (l *Listener) serve(conn *net.TCPConn) {
+	s := l.settings.Load()
+	defer s.Shared.Descriptors.release()
+	c := &client{conn: conn, settings: s, listener: l, start: time.Now()}
+	c.addr, c.asked = addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())
+	if !l.enroll(conn) {
+		_ = conn.Close() // closed while it was being accepted
+		return
+	}
+	defer l.release(conn)
+	if !allowed(s.Allow, c.addr.Addr()) {
+		c.refuse(request{}, errNotAllowed)
+		_ = conn.Close() // nothing was said, nothing is lost
+		return
+	}
+	c.serve()
+}
+
+// enroll notes a connection that Close has to end; it is false once l is closed.
+func (l *Listener) enroll(c *net.TCPConn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx.Err() != nil {
+		return false
+	}
+	l.waiting[c] = struct{}{}
+	return true
+}
+
+// release makes l forget a connection: it has become a flow, or has ended.
+func (l *Listener) release(c *net.TCPConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.waiting, c)
+}
+
+func allowed(prefixes []netip.Prefix, a netip.Addr) bool {
+	for _, p := range prefixes {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return len(prefixes) == 0
+}
+
+// addrPort returns a as netip value, IPv4-mapped ones unmapped: this is the edge.
+func addrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+}

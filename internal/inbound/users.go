@@ -1,0 +1,170 @@
+package inbound
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// errLogin is all that a client or the log learns of a login that failed: whether the
+// user exists stays here.
+var errLogin = errors.New("wrong user or password")
+
+// maxCached bounds the good logins that are remembered.
+const maxCached = 4096
+
+// Users holds the logins of a listener: names and bcrypt hashes. It is safe for
+// concurrent use.
+//
+// A hash takes some 70 ms of CPU to check. Good logins are therefore remembered, as
+// an HMAC under a key that lives as long as the Users; and only so many checks run at
+// a time as there are spare CPUs, so that guessing does not slow down the traffic.
+type Users struct {
+	hashes map[string][]byte
+	decoy  []byte // checked for a name that is not there, so that both take as long
+	key    [32]byte
+	slow   chan struct{}
+
+	mu   sync.Mutex
+	good map[[32]byte]struct{}
+}
+
+// A LineError says which line of a users file is wrong, and in what.
+type LineError struct {
+	Line int
+	Text string
+}
+
+// Error returns "line N: text".
+func (e *LineError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Text) }
+
+// ParseUsers reads the lines of a users file: "name:hash" as srcproxy passwd and
+// htpasswd -B print them; empty lines and those that begin with # do not count.
+func ParseUsers(text []byte) (*Users, error) {
+	u := &Users{
+		hashes: make(map[string][]byte),
+		slow:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
+		good:   make(map[[32]byte]struct{}),
+	}
+	cost := bcrypt.MinCost
+	line := 0
+	for l := range bytes.Lines(text) {
+		line++
+		l = bytes.TrimSpace(l)
+		if len(l) == 0 || l[0] == '#' {
+			continue
+		}
+		c, err := u.add(l)
+		if err != "" {
+			return nil, &LineError{line, err}
+		}
+		cost = max(cost, c)
+	}
+	if len(u.hashes) == 0 {
+		return nil, &LineError{max(line, 1), "there is no user in the file; add one: srcproxy passwd NAME >> FILE"}
+	}
+	_, _ = rand.Read(u.key[:]) // never fails, says its documentation
+	var err error
+	u.decoy, err = bcrypt.GenerateFromPassword(u.key[:], cost)
+	return u, err
+}
+
+// add takes one line and returns the cost of its hash, or what is wrong.
+func (u *Users) add(line []byte) (int, string) {
+	name, hash, ok := bytes.Cut(line, []byte(":"))
+	if !ok || len(name) == 0 || len(name) > 255 {
+		return 0, `want "name:hash"; print one: srcproxy passwd NAME`
+	}
+	if _, twice := u.hashes[string(name)]; twice {
+		return 0, fmt.Sprintf("user %q is there twice", name)
+	}
+	cost, err := bcrypt.Cost(hash)
+	if err != nil {
+		return 0, fmt.Sprintf("the hash of user %q is not bcrypt; make one: srcproxy passwd %s", name, name)
+	}
+	u.hashes[string(name)] = bytes.Clone(hash)
+	return cost, ""
+}
+
+// Verify checks a login and returns the user, and the session when the name was given
+// as "user-SESSION": a user of exactly that name comes first, else the longest user
+// that a "-" follows. It waits for its turn when a hash has to be checked, and gives
+// up with ctx.
+func (u *Users) Verify(ctx context.Context, name, password string) (user, session string, err error) {
+	user, session, hash := u.find(name)
+	if len(password) == 0 || len(password) > 72 || strings.IndexByte(password, 0) >= 0 {
+		return "", "", errLogin // bcrypt stops at 72 bytes and at NUL: more would count for nothing
+	}
+	sum := u.sum(user, password)
+	if hash != nil && u.remembers(sum) {
+		return user, session, nil
+	}
+	select {
+	case u.slow <- struct{}{}:
+		defer func() { <-u.slow }()
+	case <-ctx.Done():
+		return "", "", ctx.Err()
+	}
+	if hash == nil {
+		_ = bcrypt.CompareHashAndPassword(u.decoy, []byte(password)) // for the time it takes
+		return "", "", errLogin
+	}
+	if bcrypt.CompareHashAndPassword(hash, []byte(password)) != nil {
+		return "", "", errLogin
+	}
+	u.remember(sum)
+	return user, session, nil
+}
+
+func (u *Users) find(name string) (user, session string, hash []byte) {
+	if h, ok := u.hashes[name]; ok {
+		return name, "", h
+	}
+	for i := len(name) - 1; i > 0; i-- {
+		if name[i] != '-' {
+			continue
+		}
+		if h, ok := u.hashes[name[:i]]; ok {
+			return name[:i], name[i+1:], h
+		}
+	}
+	return name, "", nil
+}
+
+func (u *Users) sum(user, password string) (out [32]byte) {
+	m := hmac.New(sha256.New, u.key[:])
+	_ = binary.Write(m, binary.BigEndian, uint32(len(user))) // a hash takes every write
+	m.Write([]byte(user))
+	m.Write([]byte(password))
+	m.Sum(out[:0])
+	return out
+}
+
+func (u *Users) remembers(sum [32]byte) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	_, ok := u.good[sum]
+	return ok
+}
+
+func (u *Users) remember(sum [32]byte) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for old := range u.good {
+		if len(u.good) < maxCached {
+			break
+		}
+		delete(u.good, old)
+	}
+	u.good[sum] = struct{}{}
+}
