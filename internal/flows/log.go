@@ -58,7 +58,7 @@ type attrs []slog.Attr
 
 func (a *attrs) text(key, s string) {
 	if s != "" {
-		*a = append(*a, slog.String(key, clean(s)))
+		*a = append(*a, slog.String(key, Clean(s)))
 	}
 }
 
@@ -111,11 +111,11 @@ func innermost(err error) string {
 	}
 }
 
-// clean keeps a text that others chose from leaving its line or steering a
+// Clean keeps a text that others chose from leaving its line or steering a
 // terminal. Handlers of log/slog escape the controls of ASCII; the JSON one
 // passes DEL, the C1 controls and the ones that turn the direction of text. All
 // are replaced here, so that no handler needs to be trusted.
-func clean(s string) string {
+func Clean(s string) string {
 	if len(s) > maxText {
 		s = s[:maxText]
 	}

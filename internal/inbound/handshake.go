@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 
+	"github.com/srcproxy/srcproxy/internal/flows"
 	"github.com/srcproxy/srcproxy/internal/httpconnect"
 	"github.com/srcproxy/srcproxy/internal/socks"
 )
@@ -40,9 +41,12 @@ func (c *client) socks() (request, error) {
 		}
 		c.drop(step.N)
 		reply := step.Reply
-		if step.Kind == socks.StepLogin {
+		switch {
+		case step.Kind == socks.StepLogin:
 			err = c.login(step.User, step.Password)
 			reply = h.Login(err == nil)
+		case errors.Is(err, socks.ErrLogin):
+			c.loginFailed(step.User)
 		}
 		if werr := c.send(reply); err == nil {
 			err = werr
@@ -102,11 +106,14 @@ func (c *client) connect() (request, error) {
 	if c.settings.Users == nil {
 		return req, nil
 	}
-	if !r.HasLogin {
-		c.user = r.User
-		err = fmt.Errorf("%w: no login", errHandshake)
-	} else {
+	switch {
+	case r.HasLogin:
 		err = c.login(r.User, r.Password)
+	case r.User != "": // with a password that is out of form
+		c.loginFailed(r.User)
+		err = errLogin
+	default:
+		err = fmt.Errorf("%w: no login", errHandshake)
 	}
 	if err != nil {
 		return req, errors.Join(err, c.send(httpconnect.AppendResponse(nil, http.StatusProxyAuthRequired, "login required")))
@@ -135,10 +142,15 @@ func (c *client) login(name, password string) error {
 		c.user, c.session = user, session
 		return nil
 	}
-	c.user = name
-	// One stable line for whoever counts failures; the flow's own line comes too.
-	c.settings.Shared.Log.Warn("login failed", "client", c.addr.Addr(), "user", name, "listener", c.settings.Name)
+	c.loginFailed(name)
 	return err
+}
+
+// loginFailed writes one stable line for whoever counts failures; the flow's own line
+// comes too.
+func (c *client) loginFailed(name string) {
+	c.user = name
+	c.settings.Shared.Log.Warn("login failed", "client", c.addr.Addr(), "user", flows.Clean(name), "listener", c.settings.Name)
 }
 
 func (c *client) send(b []byte) error {
