@@ -1,0 +1,154 @@
+package config
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// maxErrors bounds how many errors of one file are told; one mistake can cause many.
+const maxErrors = 20
+
+// maxText bounds in characters how much of a line an error shows.
+const maxText = 160
+
+// An Error is one mistake in the configuration file, or in a list that it names.
+type Error struct {
+	Path    string
+	Line    int    // from 1
+	Column  int    // from 1, in characters
+	Text    string // the line
+	Message string // what is wrong
+	Hint    string // what to do; may be empty
+	Err     error  // the cause, when it is a file that cannot be read
+
+	order int // where in the configuration file it comes from
+}
+
+// Error returns path, line, column and message; below them the line with a caret
+// under the column, and what to do.
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s:%d:%d: %s", e.Path, e.Line, e.Column, e.Message)
+	if e.Text != "" {
+		text, column := window([]rune(e.Text), e.Column-1)
+		fmt.Fprintf(&b, "\n    %s\n    %s^", string(text), string(indent(text[:column])))
+	}
+	if e.Hint != "" {
+		fmt.Fprintf(&b, "\n    %s", e.Hint)
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause, so that errors.Is finds fs.ErrNotExist.
+func (e *Error) Unwrap() error { return e.Err }
+
+// window returns the part of a long line around column, and the column in it. What a
+// terminal would not print in one cell is replaced.
+func window(text []rune, column int) ([]rune, int) {
+	column = min(max(column, 0), len(text))
+	if from := column - maxText/2; from > 0 && len(text) > maxText {
+		text, column = text[from:], column-from
+	}
+	text = slices.Clone(text[:min(len(text), maxText)])
+	for i, r := range text {
+		if r != '\t' && !unicode.IsPrint(r) {
+			text[i] = utf8.RuneError
+		}
+	}
+	return text, column
+}
+
+// indent returns blanks as wide as text; tabs stay, since only the terminal knows
+// their width.
+func indent(text []rune) []rune {
+	out := slices.Repeat([]rune{' '}, len(text))
+	for i, r := range text {
+		if r == '\t' {
+			out[i] = '\t'
+		}
+	}
+	return out
+}
+
+// errorList is the mistakes of one file, in its order.
+type errorList []*Error
+
+func (l errorList) Error() string {
+	var b strings.Builder
+	for i, e := range l {
+		if i == maxErrors {
+			fmt.Fprintf(&b, "\nand %d more", len(l)-maxErrors)
+			break
+		}
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(e.Error())
+	}
+	return b.String()
+}
+
+func (l errorList) Unwrap() []error {
+	out := make([]error, len(l))
+	for i, e := range l {
+		out[i] = e
+	}
+	return out
+}
+
+// err returns the list as an error: nil, the only *Error, or all of them.
+func (l errorList) err() error {
+	switch len(l) {
+	case 0:
+		return nil
+	case 1:
+		return l[0]
+	}
+	slices.SortStableFunc(l, func(a, b *Error) int { return cmp.Compare(a.order, b.order) })
+	return l
+}
+
+// A Warning is something that the file allows and its author may not have meant. It
+// has the fields and the format of an Error.
+type Warning Error
+
+// String returns the warning in the format of an Error.
+func (w Warning) String() string { return (*Error)(&w).Error() }
+
+// file is a text in which errors have a place.
+type file struct {
+	path string
+	text []byte
+}
+
+// place returns an Error that points at the byte at offset.
+func (f *file) place(offset int) *Error {
+	offset = min(max(offset, 0), len(f.text))
+	start := bytes.LastIndexByte(f.text[:offset], '\n') + 1
+	line, _, _ := bytes.Cut(f.text[start:], []byte("\n"))
+	return &Error{
+		Path:   f.path,
+		Line:   bytes.Count(f.text[:start], []byte("\n")) + 1,
+		Column: utf8.RuneCount(f.text[start:offset]) + 1,
+		Text:   string(bytes.TrimSuffix(line, []byte("\r"))),
+		order:  offset,
+	}
+}
+
+// offset returns where a line and a column in bytes, both from 1, lie in the text.
+func (f *file) offset(line, column int) int {
+	start := 0
+	for range line - 1 {
+		i := bytes.IndexByte(f.text[start:], '\n')
+		if i < 0 {
+			break
+		}
+		start += i + 1
+	}
+	return min(start+max(column-1, 0), len(f.text))
+}

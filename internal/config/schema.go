@@ -1,0 +1,227 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A key is one line of the schema.
+type key struct {
+	name string
+	want string // what stands there, as a message names it
+	only group  // in [[listen]]: which listeners have it; empty: all
+}
+
+// group is the listeners that share a set of keys.
+type group string
+
+const (
+	proxies  group = "mixed, socks and http listeners"
+	forwards group = "tcp and udp forwards"
+)
+
+// table is the name of a table in the schema.
+type table string
+
+const (
+	topTable      table = ""
+	sourceTable   table = "sources.NAME"
+	poolTable     table = "pools.NAME"
+	ruleTable     table = "rules"
+	listenTable   table = "listen"
+	limitsTable   table = "limits"
+	timeoutsTable table = "timeouts"
+	logTable      table = "log"
+)
+
+// What stands under keys of several tables.
+const (
+	wantName     = `the name of a source or pool, an address, "kernel" or "deny"`
+	wantNames    = `a name in quotes, or a list of them`
+	wantPorts    = `a port, "lo-hi", or a list of them`
+	wantPrefixes = `an address or prefix in quotes, or a list of them`
+	wantListen   = `an address with port in quotes ("127.0.0.1:1080"), or a list of them`
+	wantDuration = `a duration in quotes ("30s", "5m")`
+	wantCount    = "an integer"
+	wantIntegers = "a list of integers"
+	wantBool     = "true or false, without quotes"
+	wantPort     = "a port as an integer"
+)
+
+// schema is every key that the file may have. It tells unknown keys from known ones,
+// is what did-you-mean chooses from, and what config.toml.example is tested against.
+var schema = map[table][]key{
+	topTable: {
+		{name: "default", want: wantName},
+		{name: "prefer", want: `"ipv6" or "ipv4"`},
+		{name: "sources", want: "a table: [sources]"},
+		{name: "pools", want: "a table: [pools]"},
+		{name: "rules", want: "a list of tables: [[rules]]"},
+		{name: "listen", want: "a list of tables: [[listen]]"},
+		{name: "limits", want: "a table: [limits]"},
+		{name: "timeouts", want: "a table: [timeouts]"},
+		{name: "log", want: "a table: [log]"},
+	},
+	sourceTable: {
+		{name: "ip", want: `an address, a prefix or a range "lo-hi" in quotes, or a list of one address per family`},
+		{name: "ports", want: `a range of ports in quotes ("40000-44999")`},
+		{name: "freebind", want: wantBool},
+	},
+	poolTable: {
+		{name: "of", want: "a list of sources"},
+		{name: "pick", want: "a word in quotes"},
+		{name: "weights", want: wantIntegers},
+		{name: "by", want: "a word in quotes, or a list of them"},
+		{name: "for", want: wantDuration},
+		{name: "retry", want: wantBool},
+	},
+	ruleTable: {
+		{name: "name", want: "a name in quotes"},
+		{name: "to", want: `a name, a pattern ("*.a.example"), an address or a prefix in quotes, or a list of them`},
+		{name: "port", want: wantPorts},
+		{name: "protocol", want: `"tcp" or "udp"`},
+		{name: "client", want: wantPrefixes},
+		{name: "user", want: wantNames},
+		{name: "listener", want: wantNames},
+		{name: "local_port", want: wantPorts},
+		{name: "map", want: "a table: [rules.map]"},
+		{name: "use", want: wantName},
+		{name: "source_port", want: wantPort},
+	},
+	listenTable: {
+		{name: "name", want: "a name in quotes"},
+		{name: "mixed", want: wantListen},
+		{name: "socks", want: wantListen},
+		{name: "http", want: wantListen},
+		{name: "tcp", want: wantListen},
+		{name: "udp", want: wantListen},
+		{name: "allow", want: wantPrefixes},
+		{name: "limit", want: wantCount},
+		{name: "idle", want: wantDuration},
+		{name: "users", want: "a file name in quotes", only: proxies},
+		{name: "open", want: wantBool, only: proxies},
+		{name: "to", want: `a host with port in quotes ("smtp.mail.example:25")`, only: forwards},
+		{name: "use", want: `the name of a source or pool, an address or "kernel"`, only: forwards},
+		{name: "source_port", want: wantPort, only: forwards},
+	},
+	limitsTable: {
+		{name: "connections", want: wantCount},
+		{name: "udp_flows", want: wantCount},
+	},
+	timeoutsTable: {
+		{name: "handshake", want: wantDuration},
+		{name: "dial", want: wantDuration},
+		{name: "idle", want: wantDuration},
+		{name: "half_closed", want: wantDuration},
+		{name: "udp", want: wantDuration},
+		{name: "drain", want: wantDuration},
+		{name: "user", want: wantDuration},
+		{name: "keepalive", want: wantDuration},
+	},
+	logTable: {
+		{name: "level", want: `"debug", "info", "warn" or "error"`},
+		{name: "format", want: `"auto", "text" or "json"`},
+		{name: "flows", want: wantBool},
+		{name: "destinations", want: wantBool},
+	},
+}
+
+// title names the table n as a message does.
+func (t table) title(n *node) string {
+	switch t {
+	case topTable:
+		return "the file"
+	case sourceTable:
+		return fmt.Sprintf("source %q", n.key)
+	case poolTable:
+		return fmt.Sprintf("pool %q", n.key)
+	case ruleTable, listenTable:
+		return "[[" + string(t) + "]]"
+	}
+	return "[" + string(t) + "]"
+}
+
+func (t table) key(name string) *key {
+	for i := range schema[t] {
+		if schema[t][i].name == name {
+			return &schema[t][i]
+		}
+	}
+	return nil
+}
+
+func (t table) names() []string {
+	var out []string
+	for _, k := range schema[t] {
+		out = append(out, k.name)
+	}
+	return out
+}
+
+// keys returns the values of a table by key, each with what the schema says of it,
+// and reports what is no table, and unknown keys.
+func (d *decoder) keys(n *node, t table) map[string]*node {
+	if n == nil {
+		return nil
+	}
+	if n.kind != tableKind {
+		d.mismatch(n)
+		return nil
+	}
+	out := make(map[string]*node, len(n.items))
+	for _, c := range n.items {
+		if c.spec = t.key(c.key); c.spec == nil {
+			d.unknownKey(n, c, t)
+			continue
+		}
+		out[c.key] = c
+	}
+	return out
+}
+
+func (d *decoder) unknownKey(n, c *node, t table) {
+	if t != topTable && d.belongsOnTop(c) {
+		return
+	}
+	d.faultKey(c, didYouMean(c.key, t.names(), "known keys:"), "%s has no key %q", t.title(n), c.key)
+}
+
+// belongsOnTop reports a key of the top that stands below a table's header, where
+// TOML counts it to that table.
+func (d *decoder) belongsOnTop(n *node) bool {
+	if n.key != "default" && n.key != "prefer" {
+		return false
+	}
+	d.moved = d.moved || n.key == "default"
+	d.faultKey(n, fmt.Sprintf("move the line to the top of the file, above the first line that begins with %q", "["),
+		"%q stands below a table's header, and so inside that table", n.key)
+	return true
+}
+
+// mismatch reports a value of the wrong kind.
+func (d *decoder) mismatch(n *node) {
+	hint := ""
+	switch {
+	case n.kind == tableKind && strings.HasPrefix(n.spec.want, "a list of tables"):
+		hint = fmt.Sprintf("double the brackets: [[%s]]", n.spec.name)
+	case n.kind == listKind && n.header:
+		hint = fmt.Sprintf("write single brackets: [%s]", n.spec.name)
+	case n.kind == textKind && bare(n):
+		hint = "write it without quotes: " + n.text
+	case n.kind == integerKind && n.spec.want == wantListen:
+		hint = fmt.Sprintf("write %q, or %q for all addresses", "127.0.0.1:"+n.text, ":"+n.text)
+	}
+	d.fault(n, hint, "%s: want %s, got %s", n.spec.name, n.spec.want, n.kind)
+}
+
+// bare reports whether the text of n is the integer or word that is wanted, if it had
+// no quotes.
+func bare(n *node) bool {
+	switch n.spec.want {
+	case wantBool:
+		return n.text == "true" || n.text == "false"
+	case wantCount, wantPort, wantIntegers:
+		return n.text != "" && strings.Trim(n.text, "0123456789") == ""
+	}
+	return false
+}
