@@ -65,6 +65,13 @@ func descriptors(t *testing.T) int {
 	return n
 }
 
+// held returns how many pipes are in use.
+func (p *pool) held() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pipes - len(p.idle)
+}
+
 // eventually repeats check until it finds no fault.
 func eventually(t *testing.T, check func() string) {
 	t.Helper()
@@ -103,7 +110,7 @@ func TestSpliceFallback(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			p := newPool(t)
 			p.test = tt.test(p)
-			check(t, start(t, tcpPair(t), tcpPair(t), Options{pool: p}), 8<<20, 8<<20)
+			check(t, start(t, tcpPair(t), tcpPair(t), Options{pool: p}), 16<<20, 16<<20)
 			if p.pipes == 0 {
 				t.Error("splice was never tried")
 			}
@@ -123,7 +130,7 @@ func TestSpliceFallback(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		check(t, start(t, tcpPair(t), s, Options{pool: p}), 8<<20, 0)
+		check(t, start(t, tcpPair(t), s, Options{pool: p}), 16<<20, 0)
 		if p.spliced.Load() == 0 {
 			t.Error("splice was never tried")
 		}
@@ -177,13 +184,14 @@ func TestResetWithFullPipe(t *testing.T) {
 	p := newPool(t)
 	r := start(t, tcpPair(t), tcpPair(t), Options{pool: p})
 	go func() { _, _ = io.Copy(r.server, zeros{}) }()
-	eventually(t, func() string { // the client reads nothing: all stands still, with a pipe held
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.pipes == len(p.idle) {
-			return "no pipe is held"
+	eventually(t, func() string { // the client stops reading while a pipe is held
+		if p.held() > 0 {
+			return ""
 		}
-		return ""
+		if _, err := io.CopyN(io.Discard, r.client, 256<<10); err != nil {
+			t.Fatal(err)
+		}
+		return "no pipe is held"
 	})
 	Reset(r.client)
 	if err := r.result(t); err == nil {
@@ -213,20 +221,21 @@ func TestSlowReaderLeavesPipe(t *testing.T) {
 	}
 	r := start(t, c, s, Options{pool: p})
 	go func() { _, _ = io.Copy(r.server, zeros{}) }()
-	if _, err := io.CopyN(io.Discard, r.client, 8<<20); err != nil { // fast at first
-		t.Fatal(err)
-	}
-	if p.spliced.Load() == 0 {
-		t.Fatal("nothing was spliced")
-	}
+	eventually(t, func() string { // fast at first
+		if p.spliced.Load() > 0 {
+			return ""
+		}
+		if _, err := io.CopyN(io.Discard, r.client, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		return "nothing is spliced"
+	})
 	eventually(t, func() string {
 		<-time.After(10 * time.Millisecond)
 		if _, err := io.CopyN(io.Discard, r.client, 16<<10); err != nil {
 			t.Fatal(err)
 		}
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.pipes != len(p.idle) {
+		if p.held() > 0 {
 			return "the pipe is still held"
 		}
 		return ""
@@ -236,7 +245,7 @@ func TestSlowReaderLeavesPipe(t *testing.T) {
 		if _, err := io.CopyN(io.Discard, r.client, 16<<10); err != nil {
 			t.Fatal(err)
 		}
-		<-time.After(20 * time.Millisecond)
+		<-time.After(30 * time.Millisecond)
 	}
 	if got := p.spliced.Load(); got != moved {
 		t.Errorf("%d bytes were spliced for a slow reader", got-moved)

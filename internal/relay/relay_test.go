@@ -28,13 +28,14 @@ type rig struct {
 	near           [2]net.Conn
 	up, down       atomic.Int64
 	pool           *pool
-	done           chan error
+	done           chan struct{} // closed when Stream has returned
+	err            error
 }
 
 // start runs a relay over two connected pairs (far end, relay's end).
 func start(t *testing.T, c, s [2]net.Conn, o Options) *rig {
 	t.Helper()
-	r := &rig{client: c[0], server: s[0], near: [2]net.Conn{c[1], s[1]}, done: make(chan error, 1)}
+	r := &rig{client: c[0], server: s[0], near: [2]net.Conn{c[1], s[1]}, done: make(chan struct{})}
 	o.Up, o.Down = &r.up, &r.down
 	if o.pool == nil {
 		o.pool = newPool(t)
@@ -46,10 +47,14 @@ func start(t *testing.T, c, s [2]net.Conn, o Options) *rig {
 			t.Fatal(err)
 		}
 	}
-	go func() { r.done <- Stream(r.near[0], r.near[1], &o) }()
+	go func() {
+		defer close(r.done)
+		r.err = Stream(r.near[0], r.near[1], &o)
+	}()
 	t.Cleanup(func() {
 		_, _ = r.client.Close(), r.server.Close()
 		_, _ = r.near[0].Close(), r.near[1].Close()
+		<-r.done
 	})
 	return r
 }
@@ -58,8 +63,8 @@ func start(t *testing.T, c, s [2]net.Conn, o Options) *rig {
 func (r *rig) result(t *testing.T) error {
 	t.Helper()
 	select {
-	case err := <-r.done:
-		return err
+	case <-r.done:
+		return r.err
 	case <-time.After(patience):
 		t.Fatal("Stream did not return")
 		return nil
@@ -229,9 +234,12 @@ func TestEarlyBytesComeFirst(t *testing.T) {
 			r := start(t, tcpPair(t), s(t), Options{Early: []byte("early ")})
 			mustWrite(t, r.client, "late")
 			want(t, r.server, "early late")
-			if got := r.up.Load(); got != 10 {
-				t.Errorf("up: got %d, want 10", got)
-			}
+			eventually(t, func() string { // the server may be ahead of the counter
+				if got := r.up.Load(); got != 10 {
+					return fmt.Sprintf("up: got %d, want 10", got)
+				}
+				return ""
+			})
 		})
 	}
 }
@@ -308,7 +316,7 @@ func TestResetIsPassedOn(t *testing.T) {
 				if !errors.As(err, &e) || e.Side != side || !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) {
 					t.Errorf("Stream: got %v, want a reset by the %s", err, side)
 				}
-				if took := time.Since(began); took > time.Second {
+				if took := time.Since(began); took > 5*time.Second {
 					t.Errorf("took %v", took)
 				}
 				if err := lastError(b); !errors.Is(err, unix.ECONNRESET) {
