@@ -70,7 +70,7 @@ type Flow struct {
 	Down  atomic.Int64 // bytes received from the destination, for the client
 
 	registry *Registry
-	close    func(reason error)
+	end      func(reason error)
 	// The rest is under the lock of the registry.
 	prev, next *Flow
 	// The counts that this flow is part of, nil when not counted there.
@@ -82,11 +82,11 @@ type Flow struct {
 }
 
 // Open registers a flow. Its owner calls Done when it has ended. The function
-// close asks the owner to end it (by closing its connections, say): it is called
+// end asks the owner to end it (by closing its connections, say): it is called
 // at most once, from any goroutine, must not wait for the end of the flow, and
 // may be nil.
-func (r *Registry) Open(i Info, close func(reason error)) *Flow {
-	f := &Flow{Info: i, Start: time.Now(), registry: r, close: close}
+func (r *Registry) Open(i Info, end func(reason error)) *Flow {
+	f := &Flow{Info: i, Start: time.Now(), registry: r, end: end}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.last++
@@ -105,8 +105,8 @@ func (f *Flow) Close(reason error) {
 	if reason == nil {
 		reason = ErrClosed
 	}
-	if f.closing(reason) && f.close != nil {
-		f.close(reason) // no lock is held: it may call Done
+	if f.closing(reason) && f.end != nil {
+		f.end(reason) // no lock is held: it may call Done
 	}
 }
 
