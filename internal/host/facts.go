@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net/netip"
 	"os"
 	"strings"
@@ -16,9 +17,8 @@ import (
 // Facts are limits and rights of this process and of its host. Zero fields are not
 // known.
 type Facts struct {
-	// Files is the number of descriptors that this process may hold (RLIMIT_NOFILE, the
-	// soft limit, which Go raises to the hard one at the start).
-	Files uint64
+	// Files is MaxOpenFiles.
+	Files int
 
 	// PortLo and PortHi bound the ports that the kernel gives to sockets, both
 	// inclusive (net.ipv4.ip_local_port_range, for both families).
@@ -46,12 +46,8 @@ const (
 // zero, and the error joins the reasons.
 func ReadFacts() (Facts, error) {
 	var f Facts
-	var limit unix.Rlimit
-	limitErr := os.NewSyscallError("getrlimit(RLIMIT_NOFILE)", unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
-	if limitErr == nil {
-		f.Files = limit.Cur
-	}
-	var capErr error
+	var limitErr, capErr error
+	f.Files, limitErr = MaxOpenFiles()
 	f.BindService, capErr = capable(unix.CAP_NET_BIND_SERVICE)
 	resolv, resolvErr := os.ReadFile(resolvFile)
 	if errors.Is(resolvErr, fs.ErrNotExist) {
@@ -65,6 +61,16 @@ func ReadFacts() (Facts, error) {
 		scanFile(portRangeFile, &f.PortLo, &f.PortHi),
 		scanFile(unprivilegedFile, &f.Unprivileged),
 	)
+}
+
+// MaxOpenFiles returns the number of descriptors that this process may hold: the soft
+// limit of RLIMIT_NOFILE, which Go raises to the hard one at the start.
+func MaxOpenFiles() (int, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, os.NewSyscallError("getrlimit(RLIMIT_NOFILE)", err)
+	}
+	return int(min(limit.Cur, math.MaxInt32)), nil
 }
 
 // scanFile reads the numbers that a file of /proc/sys holds.
