@@ -1,0 +1,367 @@
+package explain
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/internal/config"
+	"github.com/srcproxy/srcproxy/internal/host"
+)
+
+// Severity is how bad a Finding is.
+type Severity string
+
+// The severities.
+const (
+	Error   Severity = "error"   // srcproxy does not start with this
+	Warning Severity = "warning" // it starts, and something does not work, or not as it was meant
+	Note    Severity = "note"    // worth knowing
+)
+
+// A Finding is one thing that check found.
+type Finding struct {
+	Severity Severity `json:"severity"`
+	Position string   `json:"position,omitempty"` // path:line, with the column where it is known
+	Text     string   `json:"text"`
+	Excerpt  string   `json:"-"`              // the line of the file, and a caret
+	Hint     string   `json:"hint,omitempty"` // what to do, in words
+	Cure     []string `json:"cure,omitempty"` // and as commands
+}
+
+// A Report is all that check found in one configuration.
+type Report struct {
+	Path     string    `json:"path"`
+	Summary  string    `json:"summary,omitempty"` // what is in the file
+	Findings []Finding `json:"findings"`
+}
+
+// FromError returns the findings of an error of config.Load.
+func FromError(err error) []Finding {
+	var joined interface {
+		error
+		Unwrap() []error
+	}
+	if errors.As(err, &joined) {
+		var all []Finding
+		for _, e := range joined.Unwrap() {
+			all = append(all, FromError(e)...)
+		}
+		return all
+	}
+	if e := (*config.Error)(nil); errors.As(err, &e) {
+		return []Finding{fromConfig(Error, e)}
+	}
+	return []Finding{{Severity: Error, Text: err.Error()}}
+}
+
+func fromConfig(s Severity, e *config.Error) Finding {
+	_, excerpt, _ := strings.Cut(e.Error(), "\n")
+	excerpt = strings.TrimSuffix(strings.TrimSuffix(excerpt, e.Hint), "\n    ")
+	return Finding{
+		Severity: s,
+		Position: fmt.Sprintf("%s:%d:%d", e.Path, e.Line, e.Column),
+		Text:     e.Message,
+		Excerpt:  excerpt,
+		Hint:     e.Hint,
+	}
+}
+
+// Check returns what can be said of a configuration that could be read: first what its
+// text shows, then what stands in its way on the host that h and f describe.
+func Check(cfg *config.Config, h *host.Snapshot, f host.Facts) *Report {
+	c := checker{cfg: cfg, host: h, facts: f}
+	for _, w := range cfg.Warnings() {
+		c.found = append(c.found, fromConfig(Warning, (*config.Error)(&w)))
+	}
+	if _, err := cfg.Table(); err != nil {
+		c.add(Error, "", nil, "%v", err)
+	}
+	c.sources()
+	c.listeners()
+	c.privilegedPorts()
+	c.descriptors()
+	c.nameservers()
+	return &Report{Path: cfg.Path, Summary: summary(cfg), Findings: c.found}
+}
+
+// Failed reports whether something is an error, or, when strict, a warning.
+func (r *Report) Failed(strict bool) bool {
+	return slices.ContainsFunc(r.Findings, func(f Finding) bool {
+		return f.Severity == Error || strict && f.Severity == Warning
+	})
+}
+
+func summary(cfg *config.Config) string {
+	return strings.Join([]string{
+		count(len(cfg.Listen), "listener"),
+		count(len(cfg.Sources), "source"),
+		count(len(cfg.Pools), "pool"),
+		count(len(cfg.Rules), "rule"),
+		"default " + cfg.Default.String(),
+	}, ", ")
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// checker collects findings.
+type checker struct {
+	cfg   *config.Config
+	host  *host.Snapshot
+	facts host.Facts
+	found []Finding
+}
+
+func (c *checker) add(s Severity, position string, cure []string, format string, args ...any) {
+	c.found = append(c.found, Finding{Severity: s, Position: position, Text: fmt.Sprintf(format, args...), Cure: cure})
+}
+
+// sources looks at all sources, whether they are named or stand as an address in a
+// rule, a pool, a listener or the default.
+func (c *checker) sources() {
+	seen := make(map[*dialer.Source]bool)
+	one := func(s *dialer.Source, kind, name string) {
+		if s == nil || seen[s] {
+			return
+		}
+		seen[s] = true
+		c.source(s, c.cfg.Position(kind, name))
+	}
+	use := func(u dialer.Use, kind, name string) {
+		one(u.Source, kind, name)
+		if u.Pool != nil {
+			for _, m := range u.Pool.Of {
+				one(m.Source, "pool", u.Pool.Name)
+			}
+		}
+	}
+	for _, s := range c.cfg.Sources {
+		one(s, "source", s.Name)
+	}
+	for _, p := range c.cfg.Pools {
+		use(dialer.Use{Pool: p}, "pool", p.Name)
+	}
+	use(c.cfg.Default, "default", "")
+	for i := range c.cfg.Rules {
+		r := &c.cfg.Rules[i]
+		name := ruleName(r.Name, i)
+		use(r.Use, "rule", name)
+		for _, m := range sortedKeys(r.Map) {
+			use(r.Map[m], "rule", name)
+		}
+	}
+	for i := range c.cfg.Listen {
+		if l := &c.cfg.Listen[i]; l.Use != nil {
+			use(*l.Use, "listener", l.Name)
+		}
+	}
+}
+
+func sortedKeys(m map[dialer.Match]dialer.Use) []dialer.Match {
+	keys := make([]dialer.Match, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b dialer.Match) int { return strings.Compare(a.String(), b.String()) })
+	return keys
+}
+
+func (c *checker) source(s *dialer.Source, position string) {
+	switch {
+	case s.Prefix.IsValid():
+		c.prefix(s, position)
+	case s.First.IsValid():
+		c.addressRange(s, position)
+	default:
+		for _, a := range s.Addrs {
+			c.address(s, a, position)
+		}
+	}
+	c.ports(s, position)
+}
+
+func (c *checker) prefix(s *dialer.Source, position string) {
+	if s.FreeBind || c.host.Covers(s.Prefix) {
+		return
+	}
+	c.add(Warning, position, []string{addLocalRoute(s.Prefix)},
+		"source %q: %v has no local route, so replies to its addresses do not reach this program", s.Name, s.Prefix)
+}
+
+func (c *checker) address(s *dialer.Source, a netip.Addr, position string) {
+	if s.FreeBind || c.host.Local(a) {
+		return
+	}
+	who := fmt.Sprintf("source %q: %v", s.Name, a)
+	if s.Name == a.String() {
+		who = "source " + s.Name
+	}
+	if what := c.notUsable(a); what != "" {
+		c.add(Warning, position, nil, "%s %s", who, what)
+		return
+	}
+	c.add(Warning, position, []string{c.addAddress(a)}, "%s is on no interface of this host", who)
+}
+
+// notUsable says why an address that is on an interface cannot be used.
+func (c *checker) notUsable(a netip.Addr) string {
+	i := slices.IndexFunc(c.host.Addresses(), func(x host.Address) bool { return x.Addr == a })
+	if i < 0 {
+		return ""
+	}
+	x := c.host.Addresses()[i]
+	switch {
+	case x.Flags&host.DADFailed != 0:
+		return "is on " + x.Link + ", but another host on the link has it too (duplicate address detection failed)"
+	case !x.Flags.Usable():
+		return "is on " + x.Link + ", but still tentative: duplicate address detection is not over"
+	}
+	return "is on " + x.Link + ", but has no local route; is the link down?"
+}
+
+// maxRange bounds the addresses of a range that are looked at one by one.
+const maxRange = 1 << 16
+
+func (c *checker) addressRange(s *dialer.Source, position string) {
+	if s.FreeBind {
+		return
+	}
+	var missing []netip.Addr
+	n := 0
+	for a := s.First; n < maxRange && a.Compare(s.Last) <= 0; a = a.Next() {
+		n++
+		if !c.host.Local(a) {
+			missing = append(missing, a)
+		}
+	}
+	if len(missing) == 0 {
+		return
+	}
+	cure := c.addAddresses(missing)
+	f := Finding{
+		Severity: Warning,
+		Position: position,
+		Text:     fmt.Sprintf("source %q: %d of the %d addresses %v-%v are on no interface of this host", s.Name, len(missing), n, s.First, s.Last),
+		Cure:     cure,
+	}
+	if len(cure) == maxCommands && len(missing) > maxCommands {
+		f.Hint = fmt.Sprintf("and so on up to %v:", missing[len(missing)-1])
+	}
+	c.found = append(c.found, f)
+}
+
+// ports warns of a range that dials refuse, since the kernel ignores it.
+func (c *checker) ports(s *dialer.Source, position string) {
+	lo, hi := c.facts.PortLo, c.facts.PortHi
+	if s.Ports.IsZero() || lo == 0 || lo <= s.Ports.Lo && s.Ports.Hi <= hi {
+		return
+	}
+	cure := fmt.Sprintf(`sysctl -w net.ipv4.ip_local_port_range="%d %d"`, min(lo, s.Ports.Lo), max(hi, s.Ports.Hi))
+	c.add(Warning, position, []string{cure},
+		"source %q: ports %v are not all inside net.ipv4.ip_local_port_range, %d-%d, and the kernel would ignore them: dials from it fail",
+		s.Name, s.Ports, lo, hi)
+}
+
+// listeners looks at the addresses to listen on.
+func (c *checker) listeners() {
+	for i := range c.cfg.Listen {
+		l := &c.cfg.Listen[i]
+		for _, a := range l.Addrs {
+			if a.Addr().IsUnspecified() || c.host.Local(a.Addr()) {
+				continue
+			}
+			c.add(Warning, c.cfg.Position("listener", l.Name), []string{c.addAddress(a.Addr())},
+				"listener %q: %v is on no interface of this host, so it cannot be listened on", l.Name, a.Addr())
+		}
+	}
+}
+
+// privilegedPorts tells who needs CAP_NET_BIND_SERVICE.
+func (c *checker) privilegedPorts() {
+	for i := range c.cfg.Listen {
+		l := &c.cfg.Listen[i]
+		position := c.cfg.Position("listener", l.Name)
+		what := fmt.Sprintf("listener %q", l.Name)
+		for _, a := range l.Addrs {
+			c.privileged(a.Port(), position, what+" listens on")
+		}
+		c.privileged(l.SourcePort, position, what+" sends from")
+	}
+	for i := range c.cfg.Rules {
+		name := ruleName(c.cfg.Rules[i].Name, i)
+		c.privileged(c.cfg.Rules[i].SourcePort, c.cfg.Position("rule", name), fmt.Sprintf("rule %q sends from", name))
+	}
+}
+
+func (c *checker) privileged(port uint16, position, what string) {
+	if port == 0 || int(port) >= c.facts.Unprivileged {
+		return
+	}
+	if c.facts.BindService {
+		c.add(Note, position, nil, "%s port %d, which needs CAP_NET_BIND_SERVICE; this process has it", what, port)
+		return
+	}
+	cure := []string{
+		`setcap cap_net_bind_service=+ep "$(command -v srcproxy)"`,
+		fmt.Sprintf("sysctl -w net.ipv4.ip_unprivileged_port_start=%d", port),
+	}
+	c.found = append(c.found, Finding{
+		Severity: Warning,
+		Position: position,
+		Text:     fmt.Sprintf("%s port %d, which needs CAP_NET_BIND_SERVICE; this process does not have it", what, port),
+		Hint:     "run one of these as root, or start srcproxy with the capability",
+		Cure:     cure,
+	})
+}
+
+// What is open beside connections: the listeners, the name servers' sockets, the
+// relay's pool of pipes, the log.
+const otherFiles = 128
+
+// descriptors compares the limit on connections, each of which holds two, with the
+// limit on descriptors.
+func (c *checker) descriptors() {
+	n := c.cfg.Limits.Connections
+	need := 2*n + otherFiles
+	if n == 0 || c.facts.Files == 0 || need <= c.facts.Files {
+		return
+	}
+	c.found = append(c.found, Finding{
+		Severity: Warning,
+		Position: c.cfg.Path,
+		Text: fmt.Sprintf("limits.connections = %d needs %d descriptors, and this process may hold %d (RLIMIT_NOFILE): it is enough for %d connections",
+			n, need, c.facts.Files, max(c.facts.Files-otherFiles, 0)/2),
+		Hint: fmt.Sprintf("in the shell that starts srcproxy; under systemd write LimitNOFILE=%d into its unit", need),
+		Cure: []string{fmt.Sprintf("ulimit -n %d", need)},
+	})
+}
+
+// nameservers warns of a stub resolver: it asks on from an address that no rule chose.
+func (c *checker) nameservers() {
+	systemd := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 53}), netip.AddrFrom4([4]byte{127, 0, 0, 54})}
+	for _, a := range c.facts.Nameservers {
+		if !a.IsLoopback() {
+			continue
+		}
+		f := Finding{
+			Severity: Warning,
+			Position: "/etc/resolv.conf",
+			Text:     fmt.Sprintf("names are resolved by %v on this host, whose own queries leave from an address that no rule chooses", a),
+			Hint:     "name the servers themselves in resolv.conf",
+		}
+		if slices.Contains(systemd, a) {
+			f.Hint = "let resolv.conf name the servers that systemd-resolved asks"
+			f.Cure = []string{"ln -sf /run/systemd/resolve/resolv.conf /etc/resolv.conf"}
+		}
+		c.found = append(c.found, f)
+		return
+	}
+}
