@@ -270,29 +270,23 @@ func TestFreeBind(t *testing.T) {
 }
 
 func TestTransparent(t *testing.T) {
-	lc := pktinfo.ListenConfig{Transparent: true}
-	c, err := lc.Listen(t.Context(), "udp", ":0")
-	if errors.Is(err, unix.EPERM) {
-		t.Skip("IP_TRANSPARENT needs CAP_NET_ADMIN or CAP_NET_RAW")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	client := udpClient(t)
-	for _, host := range []string{"127.0.0.9", "::1"} {
-		want := portAt(c, host)
-		if _, err := client.WriteToUDPAddrPort([]byte("x"), want); err != nil {
-			t.Fatal(err)
+	inNamespace(t, 65536, func(t *testing.T) { // IP_TRANSPARENT needs CAP_NET_ADMIN
+		c := listen(t, &pktinfo.ListenConfig{Transparent: true}, "udp", ":0")
+		client := udpClient(t)
+		for _, host := range []string{"127.0.0.9", "::1"} {
+			want := portAt(c, host)
+			if _, err := client.WriteToUDPAddrPort([]byte("x"), want); err != nil {
+				t.Fatal(err)
+			}
+			m := pktinfo.Message{Buf: make([]byte, 10)}
+			if err := c.ReadMsg(&m); err != nil {
+				t.Fatal(err)
+			}
+			if m.OrigDst != want || m.Addr.Local != want.Addr() {
+				t.Errorf("got OrigDst %v, Addr %+v, want %v", m.OrigDst, m.Addr, want)
+			}
 		}
-		m := pktinfo.Message{Buf: make([]byte, 10)}
-		if err := c.ReadMsg(&m); err != nil {
-			t.Fatal(err)
-		}
-		if m.OrigDst != want || m.Addr.Local != want.Addr() {
-			t.Errorf("got OrigDst %v, Addr %+v, want %v", m.OrigDst, m.Addr, want)
-		}
-	}
+	})
 }
 
 func TestMTUDiscover(t *testing.T) {

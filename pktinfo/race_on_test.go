@@ -1,0 +1,5 @@
+//go:build race
+
+package pktinfo_test
+
+const raceEnabled = true
