@@ -22,6 +22,37 @@ const (
 // anchors in the order in which they are preferred. Destinations come first: a kernel hook looks up nothing else.
 var anchors = [...]anchor{anchorTo, anchorMap, anchorClient, anchorUser, anchorListener, anchorPort, anchorLocalPort}
 
+// has reports whether r has the condition, and so keys for it.
+func (r *Rule) has(a anchor) bool {
+	switch a {
+	case anchorTo:
+		return len(r.To) > 0
+	case anchorMap:
+		return len(r.Map) > 0
+	case anchorClient:
+		return len(r.Client) > 0
+	case anchorUser:
+		return len(r.Users) > 0
+	case anchorListener:
+		return len(r.Listeners) > 0
+	case anchorPort:
+		return len(r.Ports) > 0
+	case anchorLocalPort:
+		return len(r.LocalPorts) > 0
+	}
+	return false
+}
+
+// hasOnly reports whether r has no other condition that it could be filed under.
+func (r *Rule) hasOnly(a anchor) bool {
+	for _, other := range anchors {
+		if other != a && r.has(other) {
+			return false
+		}
+	}
+	return true
+}
+
 // kind is what a key is looked up by.
 type kind uint8
 

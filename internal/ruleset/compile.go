@@ -36,14 +36,17 @@ type list struct {
 	node   int32
 }
 
-func newCompiler() *compiler {
-	return &compiler{interner: newInterner(), ids: make(map[key]int32), nodes: make([]node, 1)}
+func newCompiler(rules int) *compiler {
+	return &compiler{interner: newInterner(), ids: make(map[key]int32, rules), nodes: make([]node, 1)}
 }
 
 // add counts the keys of all rules, so that each can then be filed where the fewest others are.
 func (c *compiler) add(rules []Rule) {
 	for i := range rules {
 		for _, a := range anchors {
+			if !rules[i].has(a) {
+				continue
+			}
 			for f := range rules[i].keys(a) {
 				c.rules[c.id(f.key)]++
 			}
@@ -77,11 +80,17 @@ func (c *compiler) file(index int32, r *Rule, a anchor) {
 func (c *compiler) choose(r *Rule) anchor {
 	chosen, fewest := anchorNone, int32(math.MaxInt32)
 	for _, a := range anchors {
+		if !r.has(a) {
+			continue
+		}
+		if r.hasOnly(a) {
+			return a
+		}
 		most := int32(0)
 		for f := range r.keys(a) {
 			most = max(most, c.rules[c.ids[f.key]])
 		}
-		if most != 0 && most < fewest {
+		if most < fewest {
 			chosen, fewest = a, most
 		}
 	}
@@ -159,7 +168,15 @@ func last(stack []int32) int32 {
 
 // compare puts keys of one kind together and wider ones before those they contain.
 func (k *key) compare(o *key) int {
-	return cmp.Or(cmp.Compare(k.kind, o.kind), k.prefix.Compare(o.prefix), cmp.Compare(len(k.text), len(o.text)))
+	switch {
+	case k.kind != o.kind:
+		return cmp.Compare(k.kind, o.kind)
+	case k.kind.byAddress():
+		return k.prefix.Compare(o.prefix)
+	case k.kind == kindBelow:
+		return cmp.Compare(len(k.text), len(o.text))
+	}
+	return 0 // nothing is inherited from these
 }
 
 // contains reports whether o, which comes later in order, lies in k.

@@ -25,7 +25,7 @@ func Prefixes(rules []Rule) (iter.Seq2[netip.Prefix, []Candidate], error) {
 	if err := check(rules); err != nil {
 		return nil, err
 	}
-	c := newCompiler()
+	c := newCompiler(len(rules))
 	for i := range rules {
 		r := rules[i].addressed()
 		c.file(int32(i), &r, anchorMap) // #nosec G115 -- check bounds the number of rules

@@ -39,7 +39,7 @@ func Compile(rules []Rule) (*Set, error) {
 	if err := check(rules); err != nil {
 		return nil, err
 	}
-	c := newCompiler()
+	c := newCompiler(len(rules))
 	c.add(rules)
 	s := c.set()
 	s.firstAddressRule = firstAddressRule(rules)

@@ -175,14 +175,11 @@ func (t Target) String() string {
 	return t.Name
 }
 
-// compare orders the targets of one rule by who decides when several match: an exact name, the longest name, of the same
-// name the narrower scope, the longest prefix. Beyond that the order only has to be total.
+// compare orders the targets of one rule by who decides when several match: the longest name, which an exact one always is,
+// of the same name the narrower scope, then the longest prefix. Beyond that the order only has to be total.
 func (t Target) compare(u Target) int {
 	if t.Prefix.IsValid() || u.Prefix.IsValid() {
 		return cmp.Or(cmp.Compare(u.Name, t.Name), cmp.Compare(u.Prefix.Bits(), t.Prefix.Bits()), t.Prefix.Compare(u.Prefix))
-	}
-	if (t.Scope == Exact) != (u.Scope == Exact) {
-		return cmp.Compare(t.Scope, u.Scope)
 	}
 	return cmp.Or(cmp.Compare(len(u.Name), len(t.Name)), cmp.Compare(t.Scope, u.Scope), cmp.Compare(t.Name, u.Name))
 }

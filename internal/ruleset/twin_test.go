@@ -70,7 +70,11 @@ func (s *source) target() Target {
 	if s.one(2) {
 		return Target{Prefix: s.prefix()}
 	}
-	return Target{Name: pick(s, stems), Scope: Scope(s.below(3))}
+	names := stems
+	if s.wide || s.deep {
+		names = stems[:3]
+	}
+	return Target{Name: pick(s, names), Scope: Scope(s.below(3))}
 }
 
 func (s *source) portRange() PortRange {
