@@ -80,7 +80,7 @@ func (d *direction) copy() error {
 			return &Error{Side: d.to.side, Op: "write", Err: cause(err)}
 		}
 		err := d.fill()
-		if err == io.EOF {
+		if err == io.EOF { //nolint:errorlint // io.Reader: only the bare EOF is an end, a wrapped one is a fault
 			return d.closeWrite()
 		}
 		if err != nil {
@@ -165,7 +165,7 @@ func (d *direction) fillPlain() error {
 // goes back to the pool before the goroutine parks.
 func (d *direction) readable(fd uintptr) bool {
 	n, err := d.take(int(fd))
-	if err == unix.EAGAIN {
+	if errors.Is(err, unix.EAGAIN) {
 		d.release()
 		return false
 	}
@@ -208,7 +208,7 @@ func (d *direction) spliceIn(fd int) (n int, ok bool, err error) {
 	}
 	n, err = retry(func() (int, error) { return d.pool.splice(fd, d.pipe.w, d.pipe.size) })
 	switch {
-	case err == unix.EINVAL:
+	case errors.Is(err, unix.EINVAL):
 		d.splices = false
 		d.leaveBulk()
 		return 0, false, nil
@@ -252,7 +252,7 @@ func (d *direction) drainPlain() error {
 func (d *direction) writable(fd uintptr) bool {
 	for len(d.pending) > 0 || d.piped > 0 {
 		err := d.give(int(fd))
-		if err == unix.EAGAIN {
+		if errors.Is(err, unix.EAGAIN) {
 			d.stall()
 			return false
 		}
@@ -279,7 +279,7 @@ func (d *direction) give(fd int) error {
 	}
 	n, err := retry(func() (int, error) { return d.pool.splice(d.pipe.r, fd, d.piped) })
 	switch {
-	case err == unix.EINVAL:
+	case errors.Is(err, unix.EINVAL):
 		d.splices = false
 		return nil
 	case err == nil && n == 0:
@@ -380,7 +380,7 @@ func (d *direction) releasePipe() {
 func retry(call func() (int, error)) (int, error) {
 	for {
 		n, err := call()
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			return n, err
 		}
 	}

@@ -11,12 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// halfPipe is a net.Pipe end whose CloseWrite ends the peer's reads only.
+// halfPipe is as an end of net.Pipe, but CloseWrite ends the peer's reads only.
 type halfPipe struct {
 	net.Conn
-	w    *io.PipeWriter
-	r    *io.PipeReader
-	dead chan struct{}
+	w *io.PipeWriter
+	r *io.PipeReader
 }
 
 // newHalfPipe returns two ends; both directions are io.Pipes, so a synctest
