@@ -92,7 +92,7 @@ func (r *Registry) errText(i *Info, err error) string {
 func innermost(err error) string {
 	for {
 		var inner error
-		switch e := err.(type) {
+		switch e := err.(type) { //nolint:errorlint // walks the chain itself
 		case *net.DNSError:
 			return e.Err // its Error says the name
 		case *net.AddrError:

@@ -50,20 +50,40 @@ func TestLine(t *testing.T) {
 		{"full", false, full, refused, nil, `level=INFO msg=flow client=10.0.8.4:51000 user=crawler-a1 listener=office ` +
 			`dst=203.0.113.25:25 name=smtp.mail.example rule="mail keeps its address" source=mail src=198.51.100.25:41233 ` +
 			`in=2000 out=10 duration=1.5s err="dial tcp 203.0.113.25:25: connection refused"`},
-		{"clean end", false, flows.Info{Client: full.Client, Listener: "office"}, nil, nil,
-			`level=INFO msg=flow client=10.0.8.4:51000 listener=office in=2000 out=10 duration=1.5s`},
-		{"closed", false, flows.Info{}, net.ErrClosed, flows.ErrDrained,
-			`level=INFO msg=flow in=2000 out=10 duration=1.5s err="ended by the drain limit"`},
-		{"no port yet", false, flows.Info{Src: netip.MustParseAddrPort("192.0.2.1:0")}, nil, nil,
-			`level=INFO msg=flow src=192.0.2.1 in=2000 out=10 duration=1.5s`},
-		{"destinations hidden", true, full, fmt.Errorf("to %s: %w", full.Name, errors.Join(refused, io.EOF)), nil,
+		{
+			"clean end", false,
+			flows.Info{Client: full.Client, Listener: "office"},
+			nil, nil,
+			`level=INFO msg=flow client=10.0.8.4:51000 listener=office in=2000 out=10 duration=1.5s`,
+		},
+		{
+			"closed", false,
+			flows.Info{},
+			net.ErrClosed, flows.ErrDrained,
+			`level=INFO msg=flow in=2000 out=10 duration=1.5s err="ended by the drain limit"`,
+		},
+		{
+			"no port yet", false,
+			flows.Info{Src: netip.MustParseAddrPort("192.0.2.1:0")},
+			nil, nil,
+			`level=INFO msg=flow src=192.0.2.1 in=2000 out=10 duration=1.5s`,
+		},
+		{
+			"destinations hidden", true, full, fmt.Errorf("to %s: %w", full.Name, errors.Join(refused, io.EOF)), nil,
 			`level=INFO msg=flow client=10.0.8.4:51000 user=crawler-a1 listener=office ` +
-				`rule="mail keeps its address" source=mail src=198.51.100.25:41233 in=2000 out=10 duration=1.5s err="connection refused"`},
-		{"name hidden", true, flows.Info{Name: "a.example"}, &net.DNSError{Err: "no such host", Name: "a.example"}, nil,
-			`level=INFO msg=flow in=2000 out=10 duration=1.5s err="no such host"`},
-		{"cause struck out", true, full, errors.New("smtp.mail.example at 203.0.113.25 is odd"), nil,
+				`rule="mail keeps its address" source=mail src=198.51.100.25:41233 in=2000 out=10 duration=1.5s err="connection refused"`,
+		},
+		{
+			"name hidden", true,
+			flows.Info{Name: "a.example"},
+			&net.DNSError{Err: "no such host", Name: "a.example"}, nil,
+			`level=INFO msg=flow in=2000 out=10 duration=1.5s err="no such host"`,
+		},
+		{
+			"cause struck out", true, full, errors.New("smtp.mail.example at 203.0.113.25 is odd"), nil,
 			`level=INFO msg=flow client=10.0.8.4:51000 user=crawler-a1 listener=office ` +
-				`rule="mail keeps its address" source=mail src=198.51.100.25:41233 in=2000 out=10 duration=1.5s err="- at - is odd"`},
+				`rule="mail keeps its address" source=mail src=198.51.100.25:41233 in=2000 out=10 duration=1.5s err="- at - is odd"`,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
