@@ -54,7 +54,7 @@ type LeakCounter struct {
 
 	mu      sync.Mutex
 	allowed map[netip.Addr]bool
-	exact   map[Packets]bool // Src and Dst only
+	pairs   map[netip.Addr][]netip.Prefix // by destination
 }
 
 // CountLeaks starts to count in the namespace what arrives by the link. Nothing
@@ -67,7 +67,7 @@ func (n *Namespace) CountLeaks(t testing.TB, link string) *LeakCounter {
 	if r := n.Run(t, cmd); r.Err != nil {
 		t.Fatalf("nft: %v", r)
 	}
-	return &LeakCounter{n: n, allowed: make(map[netip.Addr]bool), exact: make(map[Packets]bool)}
+	return &LeakCounter{n: n, allowed: make(map[netip.Addr]bool), pairs: make(map[netip.Addr][]netip.Prefix)}
 }
 
 // Allow names addresses that packets may come from, wherever they go.
@@ -79,13 +79,20 @@ func (l *LeakCounter) Allow(addrs ...netip.Addr) {
 	}
 }
 
-// AllowTo names addresses that packets to dst may come from.
-func (l *LeakCounter) AllowTo(dst netip.Addr, addrs ...netip.Addr) {
+// AllowTo names prefixes that packets to dst may come from.
+func (l *LeakCounter) AllowTo(dst netip.Addr, sources ...netip.Prefix) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, a := range addrs {
-		l.exact[Packets{Src: a, Dst: dst}] = true
+	for _, p := range sources {
+		if !slices.Contains(l.pairs[dst], p) {
+			l.pairs[dst] = append(l.pairs[dst], p)
+		}
 	}
+}
+
+func (l *LeakCounter) allows(p Packets) bool {
+	within := func(sources netip.Prefix) bool { return sources.Contains(p.Src) }
+	return l.allowed[p.Src] || slices.ContainsFunc(l.pairs[p.Dst], within)
 }
 
 // Leaks is the number of packets from addresses that are not allowed, with a
@@ -96,7 +103,7 @@ func (l *LeakCounter) Leaks(t testing.TB) (packets uint64, details []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for p, count := range seen {
-		if l.allowed[p.Src] || l.exact[Packets{Src: p.Src, Dst: p.Dst}] {
+		if l.allows(p) {
 			continue
 		}
 		packets += count

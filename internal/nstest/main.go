@@ -135,6 +135,10 @@ func enter(dir string, hosts []string) error {
 	if err := replaceFile(resolv, filepath.Join(dir, "resolv.conf"), text); err != nil {
 		return err
 	}
+	// Where nft and sshd are, also for those who are not root.
+	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/local/sbin:/usr/sbin:/sbin"); err != nil {
+		return err
+	}
 	return loopbackUp()
 }
 

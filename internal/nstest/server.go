@@ -61,11 +61,20 @@ func unmapped(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
 }
 
+// family is "4" or "6", what the address is of: a wildcard of one family does
+// not listen for the other, as net.Listen would have it.
+func family(address string) string {
+	if a, err := netip.ParseAddrPort(address); err == nil && a.Addr().Is4() {
+		return "4"
+	}
+	return "6"
+}
+
 // ServeTCP listens on a literal address and calls handle in a goroutine for
 // each connection, which is closed when handle returns and when the test ends.
 func (n *Namespace) ServeTCP(t testing.TB, address string, handle func(*net.TCPConn)) *Server {
 	t.Helper()
-	l, err := n.Listen("tcp", address)
+	l, err := n.Listen("tcp"+family(address), address)
 	if err != nil {
 		t.Fatalf("%s: %v", n.name, err)
 	}
@@ -150,7 +159,7 @@ func (n *Namespace) ServeHTTP(t testing.TB, address string, h http.Handler) *Ser
 	if h == nil {
 		h = http.HandlerFunc(PeerAddress)
 	}
-	l, err := n.Listen("tcp", address)
+	l, err := n.Listen("tcp"+family(address), address)
 	if err != nil {
 		t.Fatalf("%s: %v", n.name, err)
 	}
@@ -160,11 +169,9 @@ func (n *Namespace) ServeHTTP(t testing.TB, address string, h http.Handler) *Ser
 			s.saw(c.RemoteAddr())
 		}
 	}}
-	s.all.Add(1)
-	go func() {
-		defer s.all.Done()
+	s.all.Go(func() {
 		_ = srv.Serve(l) // always ErrServerClosed or the closed listener
-	}()
+	})
 	t.Cleanup(func() {
 		_ = srv.Close() // closes what tests left open
 		s.all.Wait()

@@ -27,14 +27,7 @@ func (n *Namespace) EchoUDP(t testing.TB, address string) *Server {
 // it returns.
 func (n *Namespace) ServeUDP(t testing.TB, address string, answer func(peer, to netip.AddrPort, b []byte) []byte) *Server {
 	t.Helper()
-	a, err := netip.ParseAddrPort(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	network := "udp6"
-	if a.Addr().Is4() {
-		network = "udp4"
-	}
+	network := "udp" + family(address)
 	c, err := n.ListenPacket(network, address)
 	if err != nil {
 		t.Fatalf("%s: %v", n.name, err)
