@@ -357,6 +357,33 @@ source_port = "same"
 `, `testdata/config.toml:8:15: source_port: want a port as an integer, got text
     source_port = "same"
                   ^`},
+		{"sends from where it listens", `default = "wan"
+[sources]
+wan = ["198.51.100.10", "2001:db8::10"]
+[[listen]]
+udp = "198.51.100.10:5060"
+to = "203.0.113.5:5060"
+use = "wan"
+source_port = 5060
+`, `testdata/config.toml:8:15: source_port: 198.51.100.10:5060 is where the listener in line 5 listens, and so no sender
+    source_port = 5060
+                  ^
+    let it listen on another address, such as 127.0.0.1, or on another port`},
+		{"TCP sends from a port of the wildcard", `default = "wan"
+[sources]
+wan = ["198.51.100.10", "2001:db8::10"]
+[[listen]]
+mixed = ":1080"
+open = true
+[[listen]]
+tcp = "127.0.0.1:2525"
+to = "203.0.113.5:25"
+use = "wan"
+source_port = 1080
+`, `testdata/config.toml:11:15: source_port: 198.51.100.10:1080 is where the listener in line 5 listens, and so no sender
+    source_port = 1080
+                  ^
+    let it listen on another address, such as 127.0.0.1, or on another port`},
 		{"misspelled use", `default = "wan"
 [sources]
 wan = ["198.51.100.10", "2001:db8::10"]

@@ -350,6 +350,12 @@ testdata/config.toml:6:7: wan: "198.51.100.300" is not an address
           ^
     an IPv4 address is four numbers from 0 to 255 without leading zeros`},
 		{"tabs stay under tabs", "default = \"kernel\"\n[log]\n\tlevel\t=\t\"loud\"\n", "testdata/config.toml:3:10: level: \"loud\" is not known\n    \tlevel\t=\t\"loud\"\n    \t     \t \t^\n    one of: debug, info, warn, error"},
+		{"inline table as a rule in a map of maps", `default = "kernel"
+[[rules]]
+map = { "a.example" = { use = "kernel" } }
+`, `testdata/config.toml:3:23: map: want the name of a source or pool, an address, "kernel" or "deny", got a table
+    map = { "a.example" = { use = "kernel" } }
+                          ^`},
 		{"columns are characters", `default = "kernel"
 [[listen]]
 name = "büro"

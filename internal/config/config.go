@@ -80,7 +80,7 @@ func Load(path string) (*Config, error) {
 // text are relative to its directory. The error is an *Error, or several of them
 // joined in the order of the file.
 func Parse(path string, text []byte) (*Config, error) {
-	f := &file{path: path, text: text}
+	f := newFile(path, text)
 	if err := f.syntax(); err != nil {
 		return nil, err
 	}
@@ -139,7 +139,7 @@ func (c *Config) Position(kind, name string) string {
 	if n == nil {
 		return ""
 	}
-	return fmt.Sprintf("%s:%d", n.file.path, n.file.place(n.keyAt).Line)
+	return fmt.Sprintf("%s:%d", n.file.path, n.file.line(n.keyAt))
 }
 
 // mark notes where something stands, and reports whether the name was free.

@@ -25,6 +25,7 @@ type decoder struct {
 	names    []string
 	uses     map[string]dialer.Use
 	literals map[netip.Addr]*dialer.Source
+	senders  []endpoint // what forwards with a fixed port send from
 }
 
 // fault reports what is wrong at the value of n, and what to do.
@@ -38,6 +39,9 @@ func (d *decoder) faultKey(n *node, hint, format string, args ...any) {
 }
 
 func (d *decoder) faultAt(n *node, offset int, hint, format string, args ...any) *Error {
+	if len(d.errs) == maxCollected {
+		return &Error{}
+	}
 	e := n.file.place(offset)
 	e.Message, e.Hint = fmt.Sprintf(format, args...), hint
 	if n.file != d.file {

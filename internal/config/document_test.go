@@ -89,7 +89,7 @@ func TestExampleHasEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, err := parseTree(&file{path: path, text: text})
+	root, err := parseTree(newFile(path, text))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"slices"
@@ -12,6 +11,9 @@ import (
 
 // maxErrors bounds how many errors of one file are told; one mistake can cause many.
 const maxErrors = 20
+
+// maxCollected bounds how many are looked at: each takes a walk along its line.
+const maxCollected = 1000
 
 // maxText bounds in characters how much of a line an error shows.
 const maxText = 160
@@ -83,6 +85,9 @@ func (l errorList) Error() string {
 	for i, e := range l {
 		if i == maxErrors {
 			fmt.Fprintf(&b, "\nand %d more", len(l)-maxErrors)
+			if len(l) == maxCollected {
+				b.WriteString(" or above")
+			}
 			break
 		}
 		if i > 0 {
@@ -122,33 +127,51 @@ func (w Warning) String() string { return (*Error)(&w).Error() }
 
 // file is a text in which errors have a place.
 type file struct {
-	path string
-	text []byte
+	path   string
+	text   []byte
+	shown  string // the text once more: errors share it
+	starts []int  // where the lines begin
 }
 
-// place returns an Error that points at the byte at offset.
+func newFile(path string, text []byte) *file {
+	f := &file{path: path, text: text, shown: string(text), starts: []int{0}}
+	for i, c := range text {
+		if c == '\n' {
+			f.starts = append(f.starts, i+1)
+		}
+	}
+	return f
+}
+
+// line returns the number of the line that holds the byte at offset, from 1.
+func (f *file) line(offset int) int {
+	i, exact := slices.BinarySearch(f.starts, offset)
+	if exact {
+		return i + 1
+	}
+	return i
+}
+
+// place returns an Error that points at the character at offset.
 func (f *file) place(offset int) *Error {
 	offset = min(max(offset, 0), len(f.text))
-	start := bytes.LastIndexByte(f.text[:offset], '\n') + 1
-	line, _, _ := bytes.Cut(f.text[start:], []byte("\n"))
+	for offset > 0 && offset < len(f.text) && !utf8.RuneStart(f.text[offset]) {
+		offset-- // go-toml may point into the middle of a character
+	}
+	line := f.line(offset)
+	start := f.starts[line-1]
+	text, _, _ := strings.Cut(f.shown[start:], "\n")
 	return &Error{
 		Path:   f.path,
-		Line:   bytes.Count(f.text[:start], []byte("\n")) + 1,
+		Line:   line,
 		Column: utf8.RuneCount(f.text[start:offset]) + 1,
-		Text:   string(bytes.TrimSuffix(line, []byte("\r"))),
+		Text:   strings.TrimSuffix(text, "\r"),
 		order:  offset,
 	}
 }
 
 // offset returns where a line and a column in bytes, both from 1, lie in the text.
 func (f *file) offset(line, column int) int {
-	start := 0
-	for range line - 1 {
-		i := bytes.IndexByte(f.text[start:], '\n')
-		if i < 0 {
-			break
-		}
-		start += i + 1
-	}
+	start := f.starts[min(max(line, 1), len(f.starts))-1]
 	return min(start+max(column-1, 0), len(f.text))
 }

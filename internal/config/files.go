@@ -19,7 +19,7 @@ func (d *decoder) listFile(n *node) []*node {
 	if !ok {
 		return nil
 	}
-	f := &file{path: d.path(name), text: text}
+	f := newFile(d.path(name), text)
 	var out []*node
 	offset := 0
 	for line := range bytes.Lines(text) {

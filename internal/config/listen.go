@@ -73,11 +73,10 @@ type Listener struct {
 
 func (l *Listener) defaultName() string { return fmt.Sprintf("%s %s", l.Kind, l.Addrs[0]) }
 
-// endpoint is an address that a listener occupies.
+// endpoint is an address that a listener occupies, or that a forward sends from.
 type endpoint struct {
 	udp  bool
 	addr netip.AddrPort
-	name string
 	node *node
 }
 
@@ -85,6 +84,12 @@ func (d *decoder) listeners(n *node) {
 	var taken []endpoint
 	for _, c := range d.tables(n, listenTable) {
 		taken = d.listener(c, taken)
+	}
+	var reported *node
+	for _, s := range d.senders {
+		if s.node != reported && d.sender(s, taken) {
+			reported = s.node
+		}
 	}
 }
 
@@ -100,7 +105,7 @@ func (d *decoder) listener(n *node, taken []endpoint) []endpoint {
 	for _, e := range nodes {
 		if a, ok := d.listenAddr(e); ok {
 			l.Addrs = append(l.Addrs, a)
-			taken = d.occupy(taken, endpoint{l.Kind == UDP, a, l.Name, e})
+			taken = d.occupy(taken, endpoint{l.Kind == UDP, a, e})
 		}
 	}
 	d.listenerName(n, k["name"], &l)
@@ -174,7 +179,7 @@ func (d *decoder) listenerName(n, name *node, l *Listener) {
 		return
 	}
 	if taken, ok := d.mark(n, "listener", l.Name); !ok {
-		d.fault(at, "give each a name", "another listener is named %q, in line %d", l.Name, taken.file.place(taken.keyAt).Line)
+		d.fault(at, "give each a name", "another listener is named %q, in line %d", l.Name, taken.file.line(taken.keyAt))
 	}
 }
 
@@ -231,11 +236,25 @@ func (d *decoder) occupy(taken []endpoint, e endpoint) []endpoint {
 	for _, t := range taken {
 		if t.udp == e.udp && t.addr.Port() == e.addr.Port() && e.addr.Port() != 0 && overlap(t.addr.Addr(), e.addr.Addr()) {
 			d.fault(e.node, "choose another port, or remove one of the two",
-				"%s: %s is taken by %s in line %d", e.node.spec.name, e.addr, t.addr, t.node.file.place(t.node.at).Line)
+				"%s: %s is taken by %s in line %d", e.node.spec.name, e.addr, t.addr, t.node.file.line(t.node.at))
 			return taken
 		}
 	}
 	return append(taken, e)
+}
+
+// sender reports a fixed sender that cannot be bound since a listener has its
+// address. For UDP the wildcard address is no hindrance.
+func (d *decoder) sender(s endpoint, taken []endpoint) bool {
+	for _, t := range taken {
+		if t.udp != s.udp || t.addr.Port() != s.addr.Port() || !overlap(t.addr.Addr(), s.addr.Addr()) || t.udp && t.addr != s.addr {
+			continue
+		}
+		d.fault(s.node, "let it listen on another address, such as 127.0.0.1, or on another port",
+			"source_port: %s is where the listener in line %d listens, and so no sender", s.addr, t.node.file.line(t.node.at))
+		return true
+	}
+	return false
 }
 
 // overlap reports whether sockets on one port cannot have a and b.
@@ -294,6 +313,11 @@ func (d *decoder) forward(n *node, k map[string]*node, l *Listener) {
 		d.fault(use, "name a source that has one", "use: %q has no %s address, and the target %s is one", u, family(l.To.Addr.Is4()), l.To.Addr)
 	}
 	d.fixedPort(k["source_port"], use, u, l.SourcePort)
+	if u.Source != nil && l.SourcePort != 0 {
+		for _, a := range u.Source.Addrs {
+			d.senders = append(d.senders, endpoint{l.Kind == UDP, netip.AddrPortFrom(a, l.SourcePort), k["source_port"]})
+		}
+	}
 	l.Use = &u
 }
 

@@ -73,19 +73,18 @@ func words[E interface {
 // member adds the source that n names to p.
 func (d *decoder) member(n *node, p *dialer.Pool) {
 	u, known := d.uses[n.text]
-	names := d.sourceNames()
 	var src *dialer.Source
 	switch {
 	case u.Pool == p:
-		d.fault(n, "known sources: "+enumerate(names), "pool %q has itself as a member", p.Name)
+		d.fault(n, "known sources: "+enumerate(d.sourceNames()), "pool %q has itself as a member", p.Name)
 	case known && u.Pool != nil || n.text == "kernel" || n.text == "deny":
-		d.fault(n, "known sources: "+enumerate(names), "of: the members of a pool are sources; %q is none", n.text)
+		d.fault(n, "known sources: "+enumerate(d.sourceNames()), "of: the members of a pool are sources; %q is none", n.text)
 	case known:
 		src = u.Source
 	case looksLikeAddress(n.text):
 		src, _ = d.literal(n, n.text)
 	default:
-		d.fault(n, didYouMean(n.text, names, "known sources:"), "of: no source is named %q", n.text)
+		d.fault(n, didYouMean(n.text, d.sourceNames(), "known sources:"), "of: no source is named %q", n.text)
 	}
 	if src == nil {
 		return

@@ -82,7 +82,7 @@ func (d *decoder) ruleName(n, name *node, s string, i int) {
 		return
 	}
 	if taken, ok := d.mark(n, "rule", s); !ok {
-		d.fault(at, "choose another name", "another rule is named %q, in line %d", s, taken.file.place(taken.keyAt).Line)
+		d.fault(at, "choose another name", "another rule is named %q, in line %d", s, taken.file.line(taken.keyAt))
 	}
 }
 
@@ -127,7 +127,7 @@ func (d *decoder) targets(n, port *node) map[dialer.Match]dialer.Use {
 		for _, e := range d.strings(&node{kind: textKind, text: c.key, spec: c.spec, file: c.file, keyAt: c.keyAt, at: c.keyAt, order: c.keyAt}) {
 			m, ok := d.match(e, e.text)
 			if other := taken[m]; ok && other != nil {
-				d.fault(e, "remove one of the two", "map: %q stands in line %d already", m, other.file.place(other.at).Line)
+				d.fault(e, "remove one of the two", "map: %q stands in line %d already", m, other.file.line(other.at))
 			}
 			taken[m], out[m] = e, u
 		}
@@ -146,7 +146,7 @@ func (d *decoder) unquoted(n *node) bool {
 		value = value.items[0]
 		path += "." + value.key
 	}
-	if path == n.key {
+	if !n.dotted || path == n.key {
 		d.mismatch(n)
 		return true
 	}

@@ -50,7 +50,7 @@ func isName(m dialer.Match) bool { return !m.Prefix().IsValid() }
 
 func (w *warner) line(rule string) int {
 	n := w.c.marks[mark{"rule", rule}]
-	return n.file.place(n.keyAt).Line
+	return n.file.line(n.keyAt)
 }
 
 // targeted reports whether a rule has a condition on the destination.

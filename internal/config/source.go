@@ -24,7 +24,7 @@ func (d *decoder) define(n *node, kind string, use dialer.Use) bool {
 		d.faultKey(n, "a name has letters, digits, - and _", "%q cannot name a %s", n.key, kind)
 	case taken != nil:
 		d.faultKey(n, "sources and pools share one name space: choose another name",
-			"%q is a source already, in line %d", n.key, taken.file.place(taken.keyAt).Line)
+			"%q is a source already, in line %d", n.key, taken.file.line(taken.keyAt))
 	default:
 		d.uses[n.key] = use
 		d.names = append(d.names, n.key)

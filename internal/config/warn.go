@@ -86,6 +86,7 @@ func (w *warner) listeners() {
 	if len(w.c.Listen) == 0 {
 		w.add("default", "", `write [[listen]] with mixed = "127.0.0.1:1080"`, "there is no [[listen]], so nothing is served")
 	}
+	w.senders()
 	for i := range w.c.Listen {
 		l := &w.c.Listen[i]
 		if at := slices.IndexFunc(l.Addrs, public); l.Kind.IsForward() && at >= 0 && len(l.Allow) == 0 {
@@ -99,6 +100,31 @@ func (w *warner) listeners() {
 		if l.Open && !slices.ContainsFunc(l.Addrs, public) {
 			w.add("listener", l.Name, "remove the line", "open does nothing on loopback addresses")
 		}
+	}
+}
+
+// senders warns of forwards that have one fixed sender and one target: answers tell
+// nothing of which of them they are for.
+func (w *warner) senders() {
+	type sender struct {
+		source *dialer.Source
+		port   uint16
+		kind   Kind
+		to     Target
+	}
+	first := make(map[sender]string)
+	for i := range w.c.Listen {
+		l := &w.c.Listen[i]
+		if l.SourcePort == 0 || l.Use == nil {
+			continue
+		}
+		s := sender{l.Use.Source, l.SourcePort, l.Kind, l.To}
+		if other, found := first[s]; found {
+			w.add("listener", l.Name, "give one of them another source_port, or let one listener have both addresses",
+				"port %d of %s towards %s is also that of listener %q: only one of them can have a client", l.SourcePort, l.Use, l.To, other)
+			continue
+		}
+		first[s] = l.Name
 	}
 }
 

@@ -41,6 +41,10 @@ func TestWarnings(t *testing.T) {
 		{"fixed port of a rule", quiet + "[[rules]]\nto = \"a.example\"\nuse = \"198.51.100.10\"\nsource_port = 4000\n", []string{
 			"4 with a fixed source_port TCP can hold one connection to each destination at a time",
 		}},
+		{"one sender for two", "default = \"kernel\"\n[[listen]]\nudp = \"127.0.0.1:0\"\nto = \"a.example:5060\"\nuse = \"198.51.100.10\"\nsource_port = 5060\nname = \"x\"\n" +
+			"[[listen]]\nudp = \"127.0.0.1:0\"\nto = \"a.example:5060\"\nuse = \"198.51.100.10\"\nsource_port = 5060\n", []string{
+			`8 port 5060 of 198.51.100.10 towards a.example:5060 is also that of listener "x": only one of them can have a client`,
+		}},
 		{"open on loopback", quiet + "open = true\n", []string{"2 open does nothing on loopback addresses"}},
 		{"local_port", quiet + "[[rules]]\nlocal_port = 5060\nuse = \"deny\"\n", []string{
 			"4 the rule never matches: proxies and forwards know no local_port",
