@@ -1,9 +1,11 @@
 package dialer
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/srcproxy/srcproxy/internal/ruleset"
@@ -51,8 +53,21 @@ func NewTable(rules []Rule, otherwise Use) (*Table, error) {
 		t.heads = append(t.heads, head{ruleName(&rules[i], i), rules[i].SourcePort})
 	}
 	t.uses = c.uses
-	t.set, err = ruleset.Compile(t.rules)
-	return t, err
+	if t.set, err = ruleset.Compile(t.rules); err != nil {
+		return nil, t.fault(err)
+	}
+	return t, nil
+}
+
+// fault returns err, which Compile gave for all rules, with the name of the rule at
+// fault in place of its number.
+func (t *Table) fault(err error) error {
+	for i := range t.rules {
+		if _, alone := ruleset.Compile(t.rules[i : i+1]); alone != nil {
+			return fmt.Errorf("%s: %w", t.heads[i].name, errors.Unwrap(alone))
+		}
+	}
+	return err
 }
 
 func ruleName(r *Rule, i int) string {
@@ -79,9 +94,9 @@ func (c *compiler) rule(r *Rule) (ruleset.Rule, error) {
 	out := ruleset.Rule{
 		Protocol:   protocol,
 		Ports:      ranges(r.Ports),
-		Client:     r.Client,
-		Users:      r.User,
-		Listeners:  r.Listener,
+		Client:     slices.Clone(r.Client),
+		Users:      slices.Clone(r.User),
+		Listeners:  slices.Clone(r.Listener),
 		LocalPorts: ranges(r.LocalPort),
 	}
 	for _, m := range r.To {
@@ -197,7 +212,8 @@ func (t *Table) byName(f *Flow, q *ruleset.Query) Decision {
 	if t.set != nil {
 		firstAddress = t.set.FirstAddressRule()
 	}
-	decided := (m.Rule >= 0 && m.Rule < firstAddress) || firstAddress == len(t.rules)
+	// In a rule that has both, names come before prefixes.
+	decided := (m.Rule >= 0 && m.Rule <= firstAddress) || firstAddress == len(t.rules)
 	if decided && u.denies() {
 		d.Err = denied(f)
 		return d
@@ -278,6 +294,7 @@ var carriers = [...]struct {
 
 // embedded returns the IPv4 address that a carries, and the prefix that says so.
 func embedded(a netip.Addr) (netip.Prefix, netip.Addr) {
+	a = a.WithZone("") // the kernel does not look at the zone of a global address, and no prefix contains one
 	if !a.Is6() || a.IsUnspecified() || a.IsLoopback() {
 		return netip.Prefix{}, netip.Addr{}
 	}
