@@ -78,6 +78,7 @@ func sessionHash(f *Flow) uint64 {
 // hostIn returns the address of p whose host bits h gives. In IPv6 the host bits are
 // never all zero: that is the subnet-router anycast address (RFC 4291 section 2.6.1).
 func hostIn(p netip.Prefix, h uint64) netip.Addr {
+	p = p.Masked()
 	hi, lo := h, mix(h+1)
 	if p.Addr().Is4() {
 		a := p.Addr().As4()

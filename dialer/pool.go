@@ -12,7 +12,7 @@ import (
 // pool is a Pool in its compiled form.
 type pool struct {
 	*Pool
-	ids  []uint64 // a hash of each member's name
+	ids  []uint64 // what stands for each member in a hash
 	turn atomic.Uint64
 }
 
@@ -31,7 +31,7 @@ func newPool(p *Pool) (*pool, error) {
 		if err := m.Source.check(); err != nil {
 			return nil, fmt.Errorf("pool %q: %w", p.Name, err)
 		}
-		out.ids = append(out.ids, hashString(hashSeed, m.Source.Name))
+		out.ids = append(out.ids, m.Source.id())
 	}
 	return out, nil
 }

@@ -68,5 +68,18 @@ func (s *Source) addr(is4 bool, h uint64) netip.Addr {
 	return s.fixed(is4)
 }
 
+// id stands for s in the hashes of a pool: its name, so that it keeps its keys when its
+// address changes, and where it has none its addresses.
+func (s *Source) id() uint64 {
+	if s.Name != "" {
+		return hashString(hashSeed, s.Name)
+	}
+	h := hashUint(hashSeed, uint64(s.Prefix.Bits()))
+	for _, a := range append([]netip.Addr{s.Prefix.Addr(), s.First, s.Last}, s.Addrs...) {
+		h = hashAddr(h, a)
+	}
+	return h
+}
+
 // freeBind reports whether sockets need IP_FREEBIND for the addresses of s.
 func (s *Source) freeBind() bool { return s.FreeBind || s.Prefix.IsValid() }
