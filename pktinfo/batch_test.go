@@ -89,6 +89,7 @@ func testBatch(t *testing.T, client, server *pktinfo.Conn) {
 	odd[9].N = 7
 	middle := messages(10, 1000, from("127.0.0.3"))
 	middle[4].N, middle[5].N, middle[6].N = 3, 0, 1000
+	middle[2].N = 0 // the end of a run must not swallow it
 	mixed := append(messages(5, 300, from("127.0.0.3")), messages(5, 300, from("127.0.0.4"))...)
 	segmented := messages(3, 5000, from("127.0.0.5"))
 	for i := range segmented {
@@ -151,6 +152,23 @@ func TestGRO(t *testing.T) {
 	}
 	if _, _, err := server.ReadFrom(m.Buf); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("ReadFrom: %v, want ErrUnsupported", err)
+	}
+}
+
+// TestJoinLimit wants a run that no packet can hold to leave as several that
+// it can, and not as single datagrams.
+func TestJoinLimit(t *testing.T) {
+	server := big(t, pktinfo.ListenConfig{GRO: true}, "udp")
+	client := big(t, pktinfo.ListenConfig{}, "udp")
+	ms := messages(14, 9000, pktinfo.Addr{Peer: portAt(server, "127.0.0.2")})
+	if n, err := client.WriteBatch(ms); n != len(ms) || err != nil {
+		t.Fatal(n, err)
+	}
+	m := pktinfo.Message{Buf: make([]byte, 1<<16)}
+	for range 2 {
+		if err := server.ReadMsg(&m); err != nil || m.N != 7*9000 || m.Segment != 9000 {
+			t.Errorf("N %d, Segment %d, %v, want seven of 9000", m.N, m.Segment, err)
+		}
 	}
 }
 
@@ -432,6 +450,25 @@ func TestErrorWakesReader(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// TestErrorWithoutReader wants a batch to report the error that one of its own
+// datagrams caused, when nobody reads: sendmmsg stops there and does not say so.
+func TestErrorWithoutReader(t *testing.T) {
+	errs := make(chan pktinfo.SocketError, 200)
+	lc := pktinfo.ListenConfig{Errors: true, OnError: func(e pktinfo.SocketError) { errs <- e }}
+	c, healthy := listen(t, &lc, "udp4", ":0"), big(t, pktinfo.ListenConfig{}, "udp")
+	dead := deaf(t, "127.0.0.1", 1)[0]
+	ms := append(messages(1, 9, pktinfo.Addr{Peer: dead}), messages(1, 9, pktinfo.Addr{Peer: portAt(healthy, "127.0.0.1")})...)
+	for range 100 { // the answer may come late
+		if n, err := c.WriteBatch(ms); n != len(ms) || err != nil {
+			t.Fatal(n, err)
+		}
+		if len(errs) > 0 {
+			return
+		}
+	}
+	t.Error("no error was reported")
 }
 
 // TestOwnErrors wants an error of this host to be returned and not reported.

@@ -6,9 +6,9 @@ import "golang.org/x/sys/unix"
 // the socket fail with its errno, whichever peer that call is about; a send
 // that fails so has sent nothing. The call that fails takes the errno away, the
 // entry in the queue stays and counts against the receive buffer. Hence the
-// rules here: whoever sees an errno drains the queue and tries again; so does
-// a reader that was woken for no datagram; and a writer whose sendmmsg(2)
-// stopped half way, since the errno that stopped it is lost.
+// rules here: whoever sees an errno drains the queue and tries again; so does a
+// writer whose sendmmsg(2) stopped half way, since the errno that stopped it was
+// taken away and is not told.
 
 // maxRetries bounds how often one call is tried again on account of errors
 // that others caused. Each takes an ICMP error that came in between.

@@ -16,7 +16,6 @@ type reader struct {
 	n       int
 	err     error
 	again   bool // go on after reporting what was drained
-	tries   int  // attempts in one stay in RawConn.Read
 	retries int  // errors of others, one after another
 	one     [1]Message
 	drained []SocketError
@@ -77,7 +76,7 @@ func (c *Conn) readOne(p []byte) (int, Addr, error) {
 // what was drained, so that no lock is held meanwhile.
 func (r *reader) run(f func(fd uintptr) bool) error {
 	for {
-		r.tries, r.again = 0, false
+		r.again = false
 		err := r.c.raw.Read(f)
 		if len(r.drained) > 0 {
 			r.c.report(r.drained)
@@ -104,7 +103,6 @@ func (r *reader) tryRead(fd uintptr) bool {
 		b.room(i)
 	}
 	n, errno := recvmmsg(fd, b.headers[:k], 0)
-	r.tries++
 	switch {
 	case errno == 0:
 		for i := range n {
@@ -113,8 +111,7 @@ func (r *reader) tryRead(fd uintptr) bool {
 		r.n = n
 		return true
 	case errno == unix.EAGAIN:
-		// Woken and nothing there: it was the error queue.
-		return r.c.errors && r.tries > 1 && r.drain(fd)
+		return false
 	case r.c.errors && r.retries < maxRetries:
 		r.retries++
 		r.drain(fd)
