@@ -160,7 +160,7 @@ func startMicrosocks(b *testing.B) *proxy {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return start(b, "microsocks", addr, path, "-q", "-i", host, "-p", port, "-b", "127.0.0.2")
+	return start(b, "microsocks", addr, path, "-i", host, "-p", port, "-b", "127.0.0.2")
 }
 
 // start runs a proxy until the benchmark ends, and waits until it accepts.
