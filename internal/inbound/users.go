@@ -31,7 +31,7 @@ const maxCached = 4096
 // a time as there are spare CPUs, so that guessing does not slow down the traffic.
 type Users struct {
 	hashes map[string][]byte
-	decoy  []byte // checked for a name that is not there, so that both take as long
+	decoy  []byte // the costliest of them, checked for a name that is not there: both take as long
 	key    [32]byte
 	slow   chan struct{}
 
@@ -56,44 +56,60 @@ func ParseUsers(text []byte) (*Users, error) {
 		slow:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
 		good:   make(map[[32]byte]struct{}),
 	}
-	cost := bcrypt.MinCost
-	line := 0
+	most, line := 0, 0
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // editors elsewhere write it
 	for l := range bytes.Lines(text) {
 		line++
 		l = bytes.TrimSpace(l)
 		if len(l) == 0 || l[0] == '#' {
 			continue
 		}
-		c, err := u.add(l)
+		hash, cost, err := u.add(l)
 		if err != "" {
 			return nil, &LineError{line, err}
 		}
-		cost = max(cost, c)
+		if cost > most {
+			most, u.decoy = cost, hash
+		}
 	}
 	if len(u.hashes) == 0 {
 		return nil, &LineError{max(line, 1), "there is no user in the file; add one: srcproxy passwd NAME >> FILE"}
 	}
 	_, _ = rand.Read(u.key[:]) // never fails, says its documentation
-	var err error
-	u.decoy, err = bcrypt.GenerateFromPassword(u.key[:], cost)
-	return u, err
+	return u, nil
 }
 
-// add takes one line and returns the cost of its hash, or what is wrong.
-func (u *Users) add(line []byte) (int, string) {
+// add takes one line and returns its hash and what that costs, or what is wrong.
+func (u *Users) add(line []byte) (hash []byte, cost int, fault string) {
 	name, hash, ok := bytes.Cut(line, []byte(":"))
 	if !ok || len(name) == 0 || len(name) > 255 {
-		return 0, `want "name:hash"; print one: srcproxy passwd NAME`
+		return nil, 0, `want "name:hash"; print one: srcproxy passwd NAME`
 	}
 	if _, twice := u.hashes[string(name)]; twice {
-		return 0, fmt.Sprintf("user %q is there twice", name)
+		return nil, 0, fmt.Sprintf("user %q is there twice", name)
 	}
 	cost, err := bcrypt.Cost(hash)
-	if err != nil {
-		return 0, fmt.Sprintf("the hash of user %q is not bcrypt; make one: srcproxy passwd %s", name, name)
+	if err != nil || !wellFormed(hash) {
+		return nil, 0, fmt.Sprintf("the hash of user %q is not bcrypt; make one: srcproxy passwd %s", name, name)
 	}
-	u.hashes[string(name)] = bytes.Clone(hash)
-	return cost, ""
+	hash = bytes.Clone(hash)
+	u.hashes[string(name)] = hash
+	return hash, cost, ""
+}
+
+// wellFormed looks at what bcrypt.Cost does not: whether the hash is whole and ends
+// where it has to. No password would match another one.
+func wellFormed(hash []byte) bool {
+	const prefix = len("$2a$10$")
+	if len(hash) != prefix+22+31 {
+		return false
+	}
+	for _, b := range hash[prefix:] {
+		if b != '.' && b != '/' && !('0' <= b && b <= '9' || 'A' <= b && b <= 'Z' || 'a' <= b && b <= 'z') {
+			return false
+		}
+	}
+	return true
 }
 
 // Verify checks a login and returns the user, and the session when the name was given

@@ -1,0 +1,254 @@
+package inbound
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// hashed returns the line of a user in a users file.
+func hashed(t testing.TB, name, password string, cost int) string {
+	t.Helper()
+	h, err := bcrypt.GenerateFromPassword([]byte(password), cost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name + ":" + string(h) + "\n"
+}
+
+func mustParse(t testing.TB, text string) *Users {
+	t.Helper()
+	u, err := ParseUsers([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func TestParseUsersErrors(t *testing.T) {
+	alice := hashed(t, "alice", "secret", bcrypt.MinCost)
+	hash := strings.TrimSpace(strings.TrimPrefix(alice, "alice:"))
+	tests := []struct {
+		name, text string
+		line       int
+		want       string
+	}{
+		{"empty", "", 1, "no user in the file"},
+		{"only comments", "# a\n\n# b\n", 3, "no user in the file"},
+		{"no colon", alice + "bob\n", 2, `want "name:hash"`},
+		{"no name", ":" + hash, 1, `want "name:hash"`},
+		{"long name", strings.Repeat("a", 256) + ":" + hash, 1, `want "name:hash"`},
+		{"twice", alice + "# c\n\n" + alice, 4, `user "alice" is there twice`},
+		{"plain password", "bob:secret", 1, `the hash of user "bob" is not bcrypt`},
+		{"no hash", "bob:", 1, "not bcrypt"},
+		{"apr1", "bob:$apr1$1234$abcdefghijklmnopqrstuvw", 1, "not bcrypt"},
+		{"sha512 crypt", "bob:$6$saltsalt$" + strings.Repeat("a", 86), 1, "not bcrypt"},
+		{"cut", "bob:" + hash[:59], 1, "not bcrypt"},
+		{"another field", "bob:" + hash + ":x", 1, "not bcrypt"},
+		{"twice on a line", "bob:" + hash + hash, 1, "not bcrypt"},
+		{"not base64", "bob:" + hash[:40] + "!" + hash[41:], 1, "not bcrypt"},
+		{"cost out of range", "bob:$2a$99$" + hash[7:], 1, "not bcrypt"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := ParseUsers([]byte(tt.text))
+			var le *LineError
+			if !errors.As(err, &le) || le.Line != tt.line || !strings.Contains(le.Text, tt.want) {
+				t.Fatalf("got %v, want line %d: %s", err, tt.line, tt.want)
+			}
+			if want := fmt.Sprintf("line %d: ", tt.line); !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("got %q, want it to begin with %q", err, want)
+			}
+			if strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), hash) {
+				t.Errorf("the error shows what is secret: %v", err)
+			}
+		})
+	}
+}
+
+func TestParseUsersForms(t *testing.T) {
+	alice, bob := hashed(t, "alice", "secret", bcrypt.MinCost), hashed(t, "bob", "geheim", bcrypt.MinCost)
+	for name, text := range map[string]string{
+		"plain":          alice + bob,
+		"comments":       "# users\n" + alice + "\n  # more\n" + bob,
+		"CRLF":           strings.ReplaceAll("# users\n\n"+alice+bob, "\n", "\r\n"),
+		"no end of line": alice + strings.TrimSpace(bob),
+		"indented":       "\t" + alice + "  " + strings.TrimSpace(bob) + " \n",
+		"htpasswd -B":    strings.ReplaceAll(alice+bob, "$2a$", "$2y$"),
+		"mark of UTF-8":  "\ufeff" + alice + bob,
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := mustParse(t, text)
+			for user, password := range map[string]string{"alice": "secret", "bob": "geheim"} {
+				if got, _, err := u.Verify(t.Context(), user, password); got != user || err != nil {
+					t.Errorf("%s: got %q, %v", user, got, err)
+				}
+			}
+		})
+	}
+}
+
+// TestParseUsersIsQuick keeps a reload from paying for hashes: nothing but a login
+// needs one.
+func TestParseUsersIsQuick(t *testing.T) {
+	text := hashed(t, "alice", "secret", 12)
+	began := time.Now()
+	if err := bcrypt.CompareHashAndPassword([]byte(strings.TrimSpace(text[len("alice:"):])), []byte("secret")); err != nil {
+		t.Fatal(err)
+	}
+	one := time.Since(began)
+	began = time.Now()
+	mustParse(t, text)
+	if took := time.Since(began); took > one/4 {
+		t.Errorf("parsing took %v, one hash takes %v", took, one)
+	}
+}
+
+func TestVerify(t *testing.T) {
+	long := strings.Repeat("p", 72)
+	u := mustParse(t, hashed(t, "alice", "secret", bcrypt.MinCost)+
+		hashed(t, "alice-b", "other", bcrypt.MinCost)+
+		hashed(t, "long", long, bcrypt.MinCost)+
+		hashed(t, strings.Repeat("n", 255), "secret", bcrypt.MinCost))
+	tests := []struct {
+		name, user, password string
+		wantUser, session    string // an empty user: refused
+	}{
+		{"right", "alice", "secret", "alice", ""},
+		{"wrong", "alice", "Secret", "", ""},
+		{"last byte missing", "alice", "secre", "", ""},
+		{"one byte more", "alice", "secretx", "", ""},
+		{"nothing", "alice", "", "", ""},
+		{"no user", "", "secret", "", ""},
+		{"unknown", "mallory", "secret", "", ""},
+		{"case", "Alice", "secret", "", ""},
+		{"of another user", "alice", "other", "", ""},
+		{"NUL and more", "alice", "secret\x00secret", "", ""},
+		{"NUL at the end", "alice", "secret\x00", "", ""},
+		{"NUL in the name", "alice\x00x", "secret", "", ""},
+		{"72 bytes", "long", long, "long", ""},
+		{"73 bytes", "long", long + "p", "", ""},
+		{"255 bytes", "long", strings.Repeat("p", 255), "", ""},
+		{"long name", strings.Repeat("n", 255), "secret", strings.Repeat("n", 255), ""},
+		{"session", "alice-42", "secret", "alice", "42"},
+		{"session with dash", "alice-4-2", "secret", "alice", "4-2"},
+		{"empty session", "alice-", "secret", "alice", ""},
+		{"exact user wins", "alice-b", "other", "alice-b", ""},
+		{"exact user, not the session", "alice-b", "secret", "", ""},
+		{"longest user", "alice-b-7", "other", "alice-b", "7"},
+		{"longest user, not the shorter", "alice-b-7", "secret", "", ""},
+		{"no dash", "alice42", "secret", "", ""},
+		{"session of nobody", "-alice", "secret", "", ""},
+	}
+	for _, tt := range tests {
+		for _, turn := range []string{"first", "again"} {
+			t.Run(tt.name+"/"+turn, func(t *testing.T) {
+				user, session, err := u.Verify(t.Context(), tt.user, tt.password)
+				if user != tt.wantUser || session != tt.session || (err == nil) != (tt.wantUser != "") {
+					t.Errorf("got %q, %q, %v, want %q, %q", user, session, err, tt.wantUser, tt.session)
+				}
+				if err != nil && !errors.Is(err, errLogin) {
+					t.Errorf("got %v, want errLogin", err)
+				}
+			})
+		}
+	}
+}
+
+// TestVerifyTime compares by the order of magnitude: the machine is not alone.
+func TestVerifyTime(t *testing.T) {
+	u := mustParse(t, hashed(t, "alice", "secret", 9))
+	fastest := func(user, password string) time.Duration {
+		best := limit
+		for range 3 {
+			began := time.Now()
+			_, _, _ = u.Verify(t.Context(), user, password) // only the time counts
+			best = min(best, time.Since(began))
+		}
+		return best
+	}
+	wrong, unknown := fastest("alice", "wrong"), fastest("mallory", "wrong")
+	if unknown < wrong/3 || wrong < unknown/3 {
+		t.Errorf("a wrong password takes %v, an unknown user %v: they can be told apart", wrong, unknown)
+	}
+	if good := fastest("alice", "secret"); good > wrong/10 {
+		t.Errorf("a known login takes %v, a hash %v: it was not remembered", good, wrong)
+	}
+	if other := fastest("alice-1", "secret"); other > wrong/10 {
+		t.Errorf("another session takes %v, a hash %v: it was not remembered", other, wrong)
+	}
+	if again := fastest("alice", "wrong"); again < wrong/3 {
+		t.Errorf("a wrong password takes %v the second time, %v the first", again, wrong)
+	}
+}
+
+func TestVerifyCacheIsBounded(t *testing.T) {
+	u := mustParse(t, hashed(t, "alice", "secret", bcrypt.MinCost))
+	for i := range 2 * maxCached {
+		u.remember(u.sum("alice", fmt.Sprint(i)))
+	}
+	if n := len(u.good); n != maxCached {
+		t.Errorf("got %d logins, want %d", n, maxCached)
+	}
+	if last := u.sum("alice", fmt.Sprint(2*maxCached-1)); !u.remembers(last) {
+		t.Error("the last login is not among them")
+	}
+}
+
+// TestVerifySum holds apart what a plain concatenation would not.
+func TestVerifySum(t *testing.T) {
+	u := mustParse(t, hashed(t, "alice", "secret", bcrypt.MinCost))
+	if u.sum("alice", "secret") == u.sum("alices", "ecret") {
+		t.Error("two logins share a sum")
+	}
+	if v := mustParse(t, hashed(t, "alice", "secret", bcrypt.MinCost)); v.sum("a", "b") == u.sum("a", "b") {
+		t.Error("two files share a key")
+	}
+}
+
+func TestVerifyGivesUpWaiting(t *testing.T) {
+	u := mustParse(t, hashed(t, "alice", "secret", bcrypt.MinCost))
+	if _, _, err := u.Verify(t.Context(), "alice", "secret"); err != nil {
+		t.Fatal(err)
+	}
+	for range cap(u.slow) {
+		u.slow <- struct{}{} // others check
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, login := range [][2]string{{"alice", "wrong"}, {"mallory", "wrong"}} {
+		if _, _, err := u.Verify(ctx, login[0], login[1]); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: got %v, want context.Canceled", login[0], err)
+		}
+	}
+	if _, _, err := u.Verify(ctx, "alice", "secret"); err != nil {
+		t.Errorf("a remembered login waits for others: %v", err)
+	}
+}
+
+func TestVerifyConcurrently(t *testing.T) {
+	u := mustParse(t, hashed(t, "alice", "secret", bcrypt.MinCost)+hashed(t, "bob", "geheim", bcrypt.MinCost))
+	logins := []struct {
+		user, password string
+		ok             bool
+	}{{"alice", "secret", true}, {"bob-1", "geheim", true}, {"alice", "geheim", false}, {"eve", "secret", false}}
+	var running sync.WaitGroup
+	for i := range 32 {
+		running.Go(func() {
+			l := logins[i%len(logins)]
+			if _, _, err := u.Verify(t.Context(), l.user, l.password); (err == nil) != l.ok {
+				t.Errorf("%s: got %v", l.user, err)
+			}
+		})
+	}
+	running.Wait()
+	if len(u.slow) != 0 || len(u.good) != 2 {
+		t.Errorf("got %d slots taken and %d logins, want 0 and 2", len(u.slow), len(u.good))
+	}
+}
