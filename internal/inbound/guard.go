@@ -31,7 +31,7 @@ var protected = []netip.Prefix{
 // or the default could open them by accident. Local tells this host's addresses.
 func Guard(local func(netip.Addr) bool) func(dialer.Flow, dialer.Decision) error {
 	return func(f dialer.Flow, d dialer.Decision) error {
-		dst := f.Dst.Addr()
+		dst := f.Dst.Addr().Unmap().WithZone("") // no prefix contains an address with a zone
 		if dst.IsUnspecified() {
 			return fmt.Errorf("%w: %w", dialer.ErrDenied, errUnspecified)
 		}
