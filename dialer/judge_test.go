@@ -144,3 +144,19 @@ func TestUndecidedByName(t *testing.T) {
 	verdict{"default", "", dialer.ErrUnresolved}.check(t, table, tcp("a.example:80"))
 	verdict{"rule 1", "127.0.0.2", nil}.check(t, table, named("x.ads.example", "203.0.113.1:80"))
 }
+
+// TestUnspecified dials the address that the kernel takes for this host.
+func TestUnspecified(t *testing.T) {
+	server := serve(t, "127.0.0.2:0")
+	local := dialer.Rule{Name: "local", To: to("127.0.0.0/8", "::1"), Use: deny}
+	d := &dialer.Dialer{Table: newTable(t, from(mail), dialer.Rule{Name: "www", To: to("www.example"), Use: from(wan1)}, local)}
+	for _, host := range []string{"0.0.0.0", "[::]", "[::ffff:0.0.0.0]", "[::%lo]"} {
+		wantErr(t, refused(t, d, tcp(host+":"+port(server))), dialer.ErrDenied)
+	}
+	d.Resolver = answers{"www.example": addrs("0.0.0.0", "::")}
+	wantErr(t, refused(t, d, tcp("www.example:"+port(server))), dialer.ErrDenied)
+	open := &dialer.Dialer{Table: newTable(t, deny, dialer.Rule{To: to("0.0.0.0"), Use: from(wan1)}, local)}
+	if saw, _ := dial(t, open, tcp("0.0.0.0:"+port(server))); saw.Addr() != wan1.Addrs[0] {
+		t.Errorf("the server saw %v", saw)
+	}
+}

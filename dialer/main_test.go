@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -154,6 +155,8 @@ func peer(t testing.TB, c net.Conn) netip.AddrPort {
 	}
 	return netip.MustParseAddrPort(strings.TrimSpace(line))
 }
+
+func port(a netip.AddrPort) string { return fmt.Sprint(a.Port()) }
 
 // dial dials f and returns the address that the server saw, and the decision.
 func dial(t testing.TB, d *dialer.Dialer, f dialer.Flow) (netip.AddrPort, dialer.Decision) {

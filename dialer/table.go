@@ -225,9 +225,9 @@ func (t *Table) byName(f *Flow, q *ruleset.Query) Decision {
 func (u *use) denies() bool { return u.Use == Use{} }
 
 // secondJudgement looks once more at a flow whose destination may be another than
-// it seems: one that a name decided, since a name can be pointed anywhere, and an
-// IPv6 address that carries an IPv4 address to which a gateway would pass it on. It
-// returns the rule that denies the address.
+// it seems: one that a name decided, since a name can be pointed anywhere, an IPv6
+// address that carries an IPv4 address to which a gateway would pass it on, and the
+// unspecified address. It returns the rule that denies the address.
 func (t *Table) secondJudgement(q *ruleset.Query, m ruleset.Match) (int, bool) {
 	if t.set == nil {
 		return 0, false
@@ -237,7 +237,7 @@ func (t *Table) secondJudgement(q *ruleset.Query, m ruleset.Match) (int, bool) {
 			return rule, true
 		}
 	}
-	carrier, inner := embedded(q.Dst)
+	carrier, inner := elsewhere(q.Dst)
 	if !inner.IsValid() {
 		return 0, false
 	}
@@ -264,7 +264,7 @@ func (t *Table) deniedByAddress(f *Flow, second int) error {
 func query(f *Flow) ruleset.Query {
 	q := ruleset.Query{
 		Protocol:  ruleset.TCP,
-		Dst:       f.Dst.Addr().Unmap(),
+		Dst:       f.Dst.Addr().Unmap().WithZone(""), // no rule has a zone
 		Port:      f.Dst.Port(),
 		Client:    f.Client.Addr().Unmap(),
 		User:      f.User,
@@ -292,9 +292,21 @@ var carriers = [...]struct {
 	{netip.MustParsePrefix("::/96"), 12},
 }
 
+// elsewhere returns the address that a leads to and the prefix that says so, or the
+// zero Addr. The kernel connects the unspecified address to this host.
+func elsewhere(a netip.Addr) (netip.Prefix, netip.Addr) {
+	switch a {
+	case netip.IPv4Unspecified():
+		return netip.PrefixFrom(a, 32), netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case netip.IPv6Unspecified():
+		return netip.PrefixFrom(a, 128), netip.IPv6Loopback()
+	}
+	return embedded(a)
+}
+
 // embedded returns the IPv4 address that a carries, and the prefix that says so.
 func embedded(a netip.Addr) (netip.Prefix, netip.Addr) {
-	a = a.WithZone("") // the kernel does not look at the zone of a global address, and no prefix contains one
+	a = a.WithZone("") // the kernel ignores that of a global address, and no prefix contains a zone
 	if !a.Is6() || a.IsUnspecified() || a.IsLoopback() {
 		return netip.Prefix{}, netip.Addr{}
 	}
