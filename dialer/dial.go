@@ -48,9 +48,10 @@ type Dialer struct {
 	// PreferIPv4 tries the IPv4 addresses of a name first.
 	PreferIPv4 bool
 
-	// KeepAlive is the keep-alive of the connections, as in net.Dialer's
-	// KeepAliveConfig; the zero value enables the system's defaults there as here.
-	KeepAlive net.KeepAliveConfig
+	// KeepAlive and KeepAliveConfig are as in net.Dialer: KeepAliveConfig counts when
+	// its Enable is set, else a negative KeepAlive turns keep-alive off.
+	KeepAlive       time.Duration
+	KeepAliveConfig net.KeepAliveConfig
 
 	// Control is called on every socket before the source is bound, as in net.Dialer.
 	Control func(network, address string, c syscall.RawConn) error
@@ -157,11 +158,13 @@ func (f *Flow) fits() error {
 	return &net.AddrError{Err: "address is not of network " + f.Network, Addr: f.Dst.Addr().String()}
 }
 
-// Resolve returns f once for each address of its Name that its network allows, in the order in
-// which they are to be tried. A name that the rules refuse whatever its address is
-// not resolved. The decision returned is the one of the name.
+// Resolve returns f once for each address of its Name that its network allows, in the
+// order in which they are to be tried. A name that the rules refuse whatever its address
+// is not resolved. The decision returned is the one of the name; an address that f has
+// does not count.
 func (d *Dialer) Resolve(ctx context.Context, f Flow) ([]Flow, Decision, error) {
 	var dec Decision
+	f.Dst = netip.AddrPortFrom(netip.Addr{}, f.Dst.Port())
 	if d.Table != nil {
 		if dec = d.Table.lookup(&f, nil, nil); !errors.Is(dec.Err, ErrUnresolved) {
 			return nil, dec, &RefusedError{f, dec}
@@ -274,8 +277,12 @@ func (d *Dialer) connect(ctx context.Context, f *Flow, dec *Decision) (net.Conn,
 	if dec.Err != nil {
 		return nil, &RefusedError{*f, *dec}
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err // net would still send a SYN
+	}
 	nd := net.Dialer{
-		KeepAliveConfig: d.KeepAlive,
+		KeepAlive:       d.KeepAlive,
+		KeepAliveConfig: d.KeepAliveConfig,
 		ControlContext: func(_ context.Context, network, address string, c syscall.RawConn) error {
 			if d.Control != nil {
 				if err := d.Control(network, address, c); err != nil {
@@ -300,13 +307,16 @@ func (d *Dialer) connect(ctx context.Context, f *Flow, dec *Decision) (net.Conn,
 	if err == nil {
 		return c, nil
 	}
+	if oe := (*net.OpError)(nil); errors.As(err, &oe) {
+		err = oe.Err // the caller names the operation, with the source in it
+	}
 	if reason := localReason(f, dec, err); reason != nil {
 		refused := *dec
 		refused.Err = reason
 		return nil, &RefusedError{*f, refused}
 	}
-	if oe := (*net.OpError)(nil); errors.As(err, &oe) {
-		err = oe.Err // the caller names the operation, with the source in it
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = context.DeadlineExceeded // net gives one or the other, whichever timer is first
 	}
 	return nil, err
 }
