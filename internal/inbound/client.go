@@ -135,15 +135,16 @@ func (c *client) join(req request, server *net.TCPConn, dec dialer.Decision) {
 	flow.Done(c.relay(req, server, flow, bound))
 }
 
+// tuneAfter is how old a connection is when it gets its keepalive: a short one never
+// pays for that.
+const tuneAfter = 2 * time.Second
+
 func (c *client) relay(req request, server *net.TCPConn, flow *flows.Flow, bound netip.AddrPort) error {
 	s := c.settings
-	for _, conn := range []*net.TCPConn{c.conn, server} {
-		if err := relay.TuneTCP(conn, s.KeepAlive, s.User); err != nil {
-			relay.Reset(c.conn)
-			relay.Reset(server)
-			return err
-		}
-	}
+	tune := time.AfterFunc(tuneAfter, func() {
+		_ = relay.TuneTCP(server, s.KeepAlive, s.User) // it fails on a connection that has ended
+	})
+	defer tune.Stop()
 	if req.answer != nil {
 		if _, err := c.conn.Write(req.answer(nil, bound)); err != nil {
 			relay.Reset(c.conn)

@@ -2,7 +2,7 @@ package relay
 
 import (
 	"fmt"
-	"net"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,7 +22,9 @@ const keepAliveProbes = 3
 //
 // userTimeout counts against a peer that keeps its window closed, too, though
 // it answers every probe (Linux 5.11): it bounds how long a reader may pause.
-func TuneTCP(c *net.TCPConn, keepAlive, userTimeout time.Duration) error {
+//
+// c is a *net.TCPConn, or a *net.TCPListener, whose connections inherit the options.
+func TuneTCP(c syscall.Conn, keepAlive, userTimeout time.Duration) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("tcp options: %w", err)
