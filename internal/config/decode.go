@@ -29,26 +29,36 @@ type decoder struct {
 }
 
 // fault reports what is wrong at the value of n, and what to do.
-func (d *decoder) fault(n *node, hint, format string, args ...any) *Error {
-	return d.faultAt(n, n.at, hint, format, args...)
+func (d *decoder) fault(n *node, hint, format string, args ...any) {
+	d.report(n, n.at, nil, hint, format, args...)
 }
 
 // faultKey does so at the key of n.
 func (d *decoder) faultKey(n *node, hint, format string, args ...any) {
-	d.faultAt(n, n.keyAt, hint, format, args...)
+	d.report(n, n.keyAt, nil, hint, format, args...)
 }
 
-func (d *decoder) faultAt(n *node, offset int, hint, format string, args ...any) *Error {
+// report reports what is wrong at an offset of the file of n, with the cause if it is
+// another error.
+func (d *decoder) report(n *node, offset int, cause error, hint, format string, args ...any) {
 	if len(d.errs) == maxCollected {
-		return &Error{}
+		return
 	}
 	e := n.file.place(offset)
-	e.Message, e.Hint = fmt.Sprintf(format, args...), hint
+	e.Message, e.Hint, e.Err = shorten(fmt.Sprintf(format, args...)), shorten(hint), cause
 	if n.file != d.file {
 		e.order = n.order
 	}
 	d.errs = append(d.errs, e)
-	return e
+}
+
+// shorten cuts what repeats an absurdly long value.
+func shorten(s string) string {
+	const most = 500
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + "..."
+	}
+	return s
 }
 
 // syntax reports what toml.Unmarshal finds wrong: syntax and duplicates.
@@ -71,7 +81,7 @@ func (f *file) syntax() error {
 	}
 	e := f.place(f.offset(at.Position()))
 	e.Message = strings.TrimPrefix(at.Error(), "toml: ")
-	e.Hint = syntaxHint(e)
+	e.Hint = shorten(syntaxHint(e))
 	return e
 }
 

@@ -57,6 +57,6 @@ func (d *decoder) read(n *node, name, hint string) ([]byte, bool) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		hint = ""
 	}
-	d.fault(n, hint, "%s: cannot read %s: %v", n.spec.name, d.path(name), reason).Err = err
+	d.report(n, n.at, err, hint, "%s: cannot read %s: %v", n.spec.name, d.path(name), reason)
 	return nil, false
 }

@@ -141,15 +141,16 @@ func (d *decoder) unquoted(n *node) bool {
 	if n.kind != tableKind {
 		return false
 	}
-	path, value := n.key, n
-	for value.kind == tableKind && len(value.items) > 0 {
-		value = value.items[0]
-		path += "." + value.key
-	}
-	if !n.dotted || path == n.key {
+	if !n.dotted {
 		d.mismatch(n)
 		return true
 	}
+	parts, value := []string{n.key}, n
+	for value.kind == tableKind && len(value.items) > 0 {
+		value = value.items[0]
+		parts = append(parts, value.key)
+	}
+	path := strings.Join(parts, ".")
 	d.faultKey(n, fmt.Sprintf("quote the key: %q = %q", path, value.text), "map: without quotes the dots of %s divide it", path)
 	return true
 }
@@ -207,6 +208,6 @@ func (d *decoder) fixedPort(port, n *node, use dialer.Use, p uint16) {
 		d.fault(port, "name a source that is an address: with a port it is one fixed sender",
 			"source_port: %q is not one address, and so no fixed address and port", n.text)
 	case !s.Ports.IsZero() && !s.Ports.Contains(p):
-		d.fault(port, fmt.Sprintf("choose one of them, or a source without ports"), "source_port: %d is not among the ports of source %q, %s", p, s.Name, s.Ports)
+		d.fault(port, "choose one of them, or a source without ports", "source_port: %d is not among the ports of source %q, %s", p, s.Name, s.Ports)
 	}
 }
