@@ -59,9 +59,6 @@ func (c *choice) pick(d *Decision, u *use) {
 // fill sets the source and address of d, or says why s cannot serve. A Source that
 // is no single address picks one by h.
 func (c *choice) fill(d *Decision, s *Source, h uint64) error {
-	if slices.Contains(c.tried, s) {
-		return fmt.Errorf("%w: source %q was tried", ErrSourceDown, s.Name)
-	}
 	if !s.has(c.is4) {
 		return fmt.Errorf("%w: source %q has no %s address", ErrNoSource, s.Name, familyName(c.is4))
 	}
@@ -100,14 +97,21 @@ func (c *choice) pickFrom(d *Decision, p *pool) {
 	d.Err = c.nobody(p, h)
 }
 
-// nobody tells for each member why it cannot serve.
+// nobody tells for each member why it cannot serve. Of those already tried the caller
+// has the reason.
 func (c *choice) nobody(p *pool, h uint64) error {
 	var all attempts
 	for i, m := range p.Of {
+		if slices.Contains(c.tried, m.Source) {
+			continue
+		}
 		var d Decision
 		if err := c.fill(&d, m.Source, mix(h^p.ids[i])); err != nil {
 			all = append(all, err)
 		}
+	}
+	if all == nil {
+		return fmt.Errorf("pool %q: has no other member", p.Name)
 	}
 	return fmt.Errorf("pool %q: %w", p.Name, all)
 }
