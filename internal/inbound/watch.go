@@ -2,7 +2,6 @@ package inbound
 
 import (
 	"context"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,28 +32,32 @@ func (c *client) watch(cancel context.CancelCauseFunc, halfClose bool) (stop fun
 	}
 }
 
-// left waits until the client has gone, and is false when it was woken or when the
-// client has sent something, which hides what comes after.
+// left waits until the client has gone, and is false when it was woken.
 func (c *client) left(halfClose bool) (gone bool) {
 	raw, err := c.conn.SyscallConn()
 	if err != nil {
 		return false
 	}
-	var one [1]byte
 	_ = raw.Read(func(fd uintptr) bool { // its error is the deadline that ends the watch
-		n, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		switch {
-		case err == syscall.EAGAIN:
-			return false
-		case err == syscall.EINTR:
-			return false
-		case err != nil:
-			gone = true
-		case n == 0:
-			gone = !halfClose
-			return true
-		}
-		return true
+		gone = isGone(int(fd), halfClose)
+		return gone
 	})
 	return gone
+}
+
+// isGone looks at the state of the connection: a read would not see a reset behind
+// bytes that nobody has taken yet.
+func isGone(fd int, halfClose bool) bool {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	switch {
+	case err != nil:
+		return false
+	case info.State == unix.BPF_TCP_CLOSE: // reset, or given up
+		return true
+	case info.State != unix.BPF_TCP_CLOSE_WAIT || halfClose:
+		return false
+	}
+	var one [1]byte
+	n, _, err := unix.Recvfrom(fd, one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return n == 0 && err == nil // a FIN, and nothing before it
 }
