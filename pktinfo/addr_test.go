@@ -61,6 +61,25 @@ func TestArrivalAddress(t *testing.T) {
 	}
 }
 
+// TestBroadcast asks at an address that cannot be a source: the answer comes
+// from the host's own.
+func TestBroadcast(t *testing.T) {
+	for _, network := range []string{"udp4", "udp"} {
+		server := listen(t, &pktinfo.ListenConfig{}, network, ":0")
+		client := listen(t, &pktinfo.ListenConfig{}, "udp4", "127.0.0.1:0")
+		asked := &pktinfo.Addr{Peer: portAt(server, "127.255.255.255")}
+		write(t, client, "who is there", asked)
+		_, from := read(t, server)
+		if got := from.(*pktinfo.Addr).Local; got != netip.MustParseAddr("127.0.0.1") {
+			t.Errorf("%s: Local is %v", network, got)
+		}
+		write(t, server, "I am", from)
+		if got, from := read(t, client); got != "I am" || from.(*pktinfo.Addr).Peer != portAt(server, "127.0.0.1") {
+			t.Errorf("%s: got %q from %v", network, got, from)
+		}
+	}
+}
+
 func askAndAnswer(t *testing.T, server *pktinfo.Conn, client *net.UDPConn, host string) {
 	t.Helper()
 	want := portAt(server, host)

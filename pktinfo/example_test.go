@@ -28,7 +28,6 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer client.Close()
 	port := c.LocalAddr().(*net.UDPAddr).Port
 	b := make([]byte, 100)
 	for _, host := range []string{"127.0.0.1", "127.0.0.3"} {
@@ -41,7 +40,7 @@ func Example() {
 		}
 		fmt.Printf("asked %s, %s answered %s\n", host, from.IP, b[:n])
 	}
-	_ = c.Close()
+	_, _ = c.Close(), client.Close()
 	server.Wait()
 	// Output:
 	// asked 127.0.0.1, 127.0.0.1 answered hello
@@ -77,9 +76,6 @@ func pair(lc pktinfo.ListenConfig) (a, b *pktinfo.Conn, addr netip.AddrPort) {
 // Each message of a batch names its own source.
 func ExampleConn_WriteBatch() {
 	client, server, to := pair(pktinfo.ListenConfig{})
-	defer client.Close()
-	defer server.Close()
-
 	out := make([]pktinfo.Message, 3)
 	for i := range out {
 		out[i].Buf = fmt.Appendf(nil, "datagram %d", i)
@@ -109,6 +105,7 @@ func ExampleConn_WriteBatch() {
 		}
 		got += n
 	}
+	_, _ = client.Close(), server.Close()
 	// Output:
 	// datagram 0 from 127.0.0.2
 	// datagram 1 from 127.0.0.3
@@ -119,9 +116,6 @@ func ExampleConn_WriteBatch() {
 // GRO may get in one piece.
 func ExampleMessage_Segments() {
 	client, server, to := pair(pktinfo.ListenConfig{GRO: true})
-	defer client.Close()
-	defer server.Close()
-
 	out := pktinfo.Message{Buf: []byte("one..two..end"), N: 13, Segment: 5, Addr: pktinfo.Addr{Peer: to}}
 	if err := client.WriteMsg(&out); err != nil {
 		log.Fatal(err)
@@ -136,6 +130,7 @@ func ExampleMessage_Segments() {
 			got++
 		}
 	}
+	_, _ = client.Close(), server.Close()
 	// Output:
 	// one..
 	// two..
@@ -152,7 +147,6 @@ func ExampleListenConfig() {
 		OnError:     func(e pktinfo.SocketError) { refused <- e },
 	}
 	client, server, to := pair(lc)
-	defer client.Close()
 	_ = server.Close() // nobody listens there any more
 
 	var reader sync.WaitGroup

@@ -135,6 +135,9 @@ func address(t *testing.T, request uintptr, a netip.Addr) {
 	if request != unix.SIOCSIFADDR {
 		return
 	}
+	if a.IsLinkLocalUnicast() {
+		a = a.WithZone("1")
+	}
 	// The kernel takes up a new address in the background.
 	for end := time.Now().Add(limit); time.Now().Before(end); {
 		c, err := pktinfo.Listen("udp", netip.AddrPortFrom(a, 0).String())
@@ -176,5 +179,46 @@ func TestVanishedSource(t *testing.T) {
 		send(unix.EINVAL)
 		address(t, unix.SIOCSIFADDR, gone)
 		send(nil)
+	})
+}
+
+// TestLinkLocal asks a link-local address and is answered from it: the
+// interface is a part of both addresses.
+func TestLinkLocal(t *testing.T) {
+	inNamespace(t, 1500, func(t *testing.T) {
+		host := netip.MustParseAddr("fe80::9")
+		address(t, unix.SIOCSIFADDR, host)
+		server := listen(t, &pktinfo.ListenConfig{}, "udp", ":0")
+		client := listen(t, &pktinfo.ListenConfig{}, "udp6", ":0")
+		for _, zone := range []string{"1", "lo"} {
+			asked := pktinfo.Addr{Peer: portAt(server, "fe80::9%"+zone), Local: host, IfIndex: 1}
+			write(t, client, "ask", &asked)
+			_, a := read(t, server)
+			from := *a.(*pktinfo.Addr)
+			if want := (pktinfo.Addr{Peer: portAt(client, "fe80::9%1"), Local: host, IfIndex: 1}); from != want {
+				t.Errorf("got %+v, want %+v", from, want)
+			}
+			write(t, server, "answer", &from)
+			if _, a := read(t, client); a.(*pktinfo.Addr).Peer != portAt(server, "fe80::9%1") {
+				t.Errorf("answer from %v", a)
+			}
+		}
+		ms := messages(1, 9, pktinfo.Addr{Peer: portAt(server, "fe80::9%1")})
+		in := room(1, 9)
+		got := testing.AllocsPerRun(50, func() {
+			if _, err := client.WriteBatch(ms); err != nil {
+				t.Error(err)
+			}
+			if _, err := server.ReadBatch(in); err != nil {
+				t.Error(err)
+			}
+		})
+		if got != 0 && !raceEnabled {
+			t.Errorf("%v allocations", got)
+		}
+		_, err := client.WriteTo(nil, &pktinfo.Addr{Peer: portAt(server, "fe80::9%none")})
+		if err == nil {
+			t.Error("an unknown zone is no error")
+		}
 	})
 }

@@ -207,7 +207,7 @@ func (c *Conn) lowerJoinable(n int) {
 	}
 }
 
-var errLength = errors.New("N is not within Buf")
+var errLength = errors.New("length is not within the buffer")
 
 // check returns what is wrong with m, if anything, and its source.
 func (c *Conn) check(m *Message) (netip.Addr, error) {
