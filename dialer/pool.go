@@ -36,23 +36,24 @@ func newPool(p *Pool) (*pool, error) {
 	return out, nil
 }
 
-// choice is one pick: what it is made for, and what may not be picked.
+// choice is one pick: the family it is made for, and what may not be picked. The flow
+// is no part of it: what stands beside a State, whose methods could keep it, is moved
+// to the heap.
 type choice struct {
-	flow  *Flow
 	is4   bool
 	state State
 	tried []*Source
 }
 
 // pick fills in the source and the address, or the reason why there is none.
-func (c *choice) pick(d *Decision, u *use) {
+func (c *choice) pick(d *Decision, u *use, f *Flow) {
 	switch {
 	case u.denies():
-		d.Err = denied(c.flow)
+		d.Err = denied(f)
 	case u.Source != nil:
-		d.Err = c.fill(d, u.Source, sessionHash(c.flow))
+		d.Err = c.fill(d, u.Source, sessionHash(f))
 	case u.pool != nil:
-		c.pickFrom(d, u.pool)
+		c.pickFrom(d, u.pool, u.pool.hash(f))
 	}
 }
 
@@ -88,8 +89,7 @@ func (c *choice) serves(p *pool, i int, h uint64) bool {
 	return c.state == nil || c.state.Down(s, s.addr(c.is4, mix(h^p.ids[i]))) == nil
 }
 
-func (c *choice) pickFrom(d *Decision, p *pool) {
-	h := p.hash(c.flow)
+func (c *choice) pickFrom(d *Decision, p *pool, h uint64) {
 	if i := c.member(p, h); i >= 0 {
 		d.Err = c.fill(d, p.Of[i].Source, mix(h^p.ids[i]))
 		return

@@ -186,8 +186,8 @@ func (t *Table) lookup(f *Flow, state State, tried []*Source) Decision {
 		d.Use, d.Err = Use{}, t.deniedByAddress(f, second)
 		return d
 	}
-	c := choice{flow: f, is4: q.Dst.Is4(), state: state, tried: tried}
-	c.pick(&d, u)
+	c := choice{is4: q.Dst.Is4(), state: state, tried: tried}
+	c.pick(&d, u, f)
 	return d
 }
 
