@@ -1,0 +1,122 @@
+package udprelay
+
+import (
+	"runtime"
+
+	"github.com/srcproxy/srcproxy/pktinfo"
+)
+
+const (
+	// batchSize is how many datagrams are read and written at once; more did not pay
+	// (Linux 6.18, 200 bytes).
+	batchSize = 32
+	// bufferSize is more than any datagram has: 65 507 bytes over IPv4, 65 527 over IPv6.
+	bufferSize = 1 << 16
+)
+
+// maxBatches bounds the batches in use. Hundreds of owners may have answers for one
+// forward at once, and its socket takes one write after the other.
+func maxBatches() int { return max(16, 2*runtime.GOMAXPROCS(0)) }
+
+// batch is the room for one read and for the writes that it leads to. Readers take
+// one when there is something to read; of its 2 MiB only the touched pages are used.
+type batch struct {
+	ms    [batchSize]pktinfo.Message
+	flows [batchSize]*flow // to which ms belong; nil: not to be sent
+	out   [batchSize]pktinfo.Message
+	of    [batchSize]*flow // to which out belong
+}
+
+// takeBatch waits while too many are in use.
+func (e *Engine) takeBatch() *batch {
+	e.inUse <- struct{}{}
+	if b, ok := e.batches.Get().(*batch); ok {
+		return b
+	}
+	b := new(batch)
+	room := make([]byte, batchSize*bufferSize)
+	for i := range b.ms {
+		b.ms[i].Buf = room[i*bufferSize : (i+1)*bufferSize : (i+1)*bufferSize]
+	}
+	return b
+}
+
+func (e *Engine) putBatch(b *batch) {
+	clear(b.flows[:])
+	clear(b.of[:])
+	e.batches.Put(b)
+	<-e.inUse
+}
+
+// receive gives what comes in on c to relay, until c is closed.
+func (e *Engine) receive(c *pktinfo.Conn, relay func(b *batch, n int)) {
+	for {
+		err := c.WaitRead()
+		if err == nil {
+			err = e.receiveBatch(c, relay)
+		}
+		if err != nil && !e.survives(c, err) {
+			return
+		}
+	}
+}
+
+func (e *Engine) receiveBatch(c *pktinfo.Conn, relay func(b *batch, n int)) error {
+	b := e.takeBatch()
+	defer e.putBatch(b)
+	n, err := c.ReadBatch(b.ms[:])
+	if err != nil {
+		return err
+	}
+	relay(b, n)
+	return nil
+}
+
+// way is a direction.
+type way int
+
+const (
+	up   way = iota // from the client to its peer
+	down            // from the peer to the client
+)
+
+// send sends those of ms[:n] that have a flow, with one call for each socket. The
+// order within a flow stays.
+func (b *batch) send(e *Engine, n int, w way) {
+	for i := range n {
+		if b.flows[i] == nil {
+			continue
+		}
+		c := b.flows[i].legs[w].conn
+		k := 0
+		for j := i; j < n; j++ {
+			fl := b.flows[j]
+			if fl == nil || fl.legs[w].conn != c {
+				continue
+			}
+			b.flows[j] = nil
+			b.out[k], b.of[k] = b.ms[j], fl
+			b.out[k].Addr = fl.legs[w].addr
+			k++
+		}
+		e.deliver(c, b.out[:k], b.of[:k], w)
+	}
+}
+
+// deliver sends ms, which belong to the flows of. One that cannot be sent does not
+// stop those behind it.
+func (e *Engine) deliver(c *pktinfo.Conn, ms []pktinfo.Message, of []*flow, w way) {
+	for len(ms) > 0 {
+		n, err := c.WriteBatch(ms)
+		n = min(n, len(ms))
+		for i := range n {
+			of[i].sent(w, ms[i].N)
+		}
+		e.counters.relayed[w].Add(uint64(n))
+		if err == nil || n == len(ms) {
+			return
+		}
+		of[n].unsent(w, err)
+		ms, of = ms[n+1:], of[n+1:]
+	}
+}

@@ -1,0 +1,343 @@
+// Package udprelay relays UDP conversations so that each leaves from the source
+// that the rules choose.
+//
+// An [Engine] owns the sockets from which datagrams leave: one unconnected socket,
+// an owner, for each (source address, port) in the process, shared by all
+// forwards. Answers are told apart by the peer from which they come, so that many
+// clients share a port as long as their peers differ, and no two flows ever have
+// the same 4-tuple. Every datagram carries its source in the control message: the
+// kernel refuses to send from an address that is no longer on this host.
+//
+// A [Forward] is a listening socket with a fixed target. A flow is one client's
+// address and port together with the local address that it asked; answers go back
+// from that very address.
+package udprelay
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/internal/flows"
+	"github.com/srcproxy/srcproxy/pktinfo"
+)
+
+// What the zero values of the settings mean.
+const (
+	defaultMaxFlows = 100000
+	defaultIdle     = 2 * time.Minute // RFC 4787 section 4.3, REQ-5: at least 2 minutes
+)
+
+// Engine owns the sockets that datagrams leave from, and the flows. It outlives
+// reloads. Its zero value is ready to use; set the exported fields before the first
+// Listen. Its methods are safe for concurrent use. Close ends it.
+type Engine struct {
+	// Flows registers each flow. Nil: they are registered nowhere that can be seen.
+	Flows *flows.Registry
+
+	// Log gets what concerns no single flow. Nil discards it.
+	Log *slog.Logger
+
+	maxFlows atomic.Int64
+	counters counters
+	refusals limiter
+	batches  sync.Pool
+	inUse    chan struct{}  // one for each batch in use
+	all      sync.WaitGroup // the sweeper and the readers of owners
+	once     sync.Once
+	done     chan struct{}                               // closed by Close
+	wake     chan struct{}                               // asks the sweeper for a new interval
+	now      func() time.Duration                        // monotonic; tests set it
+	control  func(string, string, syscall.RawConn) error // of owners; tests set it
+
+	mu        sync.Mutex
+	closed    bool
+	sweeping  bool
+	count     int // of flows
+	maxOwners int
+	forwards  map[*Forward]struct{}
+	owners    map[netip.AddrPort]*owner // by the address they are bound to
+	closing   map[netip.AddrPort]*owner // those with a fixed port that are being closed
+	groups    map[groupKey]*group
+	ended     []ending // to be told to the registry once mu is free
+}
+
+// Settings of a forward. Set it anew with Forward.Set; it is not to be changed.
+type Settings struct {
+	Name string // of the listener, in the log and in rules
+
+	// Allow lists the clients that may start flows. Empty allows all.
+	Allow []netip.Prefix
+
+	// Limit is how many flows the forward may have; the one that has been idle for
+	// the longest time makes room for a new one. Zero means no limit of its own.
+	Limit int
+
+	// Idle ends a flow without a datagram in either direction. Zero means 2 minutes.
+	// Unlike the rest, a new value counts for live flows too.
+	Idle time.Duration
+
+	// Dialer decides, by Decide for an address and by Resolve and Decide for a name.
+	Dialer *dialer.Dialer
+
+	// Target is where the forward leads: Dst, or Name and the port of Dst.
+	Target dialer.Flow
+
+	// SourcePort fixes the port that datagrams leave from. Zero leaves it free, unless
+	// the rule fixes it.
+	SourcePort uint16
+}
+
+// SetMaxFlows bounds the flows of all forwards together (zero or less: 100 000). At
+// the bound, the flow that has been idle for the longest time makes room for a new one.
+func (e *Engine) SetMaxFlows(n int) { e.maxFlows.Store(int64(n)) }
+
+func (e *Engine) limit() int {
+	if n := e.maxFlows.Load(); n > 0 {
+		return int(n)
+	}
+	return defaultMaxFlows
+}
+
+func (e *Engine) setUp() {
+	start := time.Now()
+	if e.now == nil {
+		e.now = func() time.Duration { return time.Since(start) }
+	}
+	if e.Flows == nil {
+		e.Flows = new(flows.Registry)
+	}
+	if e.Log == nil {
+		e.Log = slog.New(slog.DiscardHandler)
+	}
+	e.inUse = make(chan struct{}, maxBatches())
+	e.done = make(chan struct{})
+	e.wake = make(chan struct{}, 1)
+	e.maxOwners = maxOwners()
+	e.forwards = make(map[*Forward]struct{})
+	e.owners = make(map[netip.AddrPort]*owner)
+	e.closing = make(map[netip.AddrPort]*owner)
+	e.groups = make(map[groupKey]*group)
+}
+
+// Listen opens the socket of a forward. The zero Addr, and "::", is any address of
+// both families. Control, if not nil, is called before the bind. The forward takes
+// datagrams once Serve was called; ctx bounds its look-ups of names.
+func (e *Engine) Listen(ctx context.Context, addr netip.AddrPort, s *Settings, control func(network, address string, c syscall.RawConn) error) (*Forward, error) {
+	e.once.Do(e.setUp)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, &net.OpError{Op: "listen", Net: "udp", Err: net.ErrClosed}
+	}
+	lc := pktinfo.ListenConfig{
+		ReadBuffer:  forwardBuffer,
+		WriteBuffer: forwardBuffer,
+		MTUDiscover: pktinfo.MTUDiscoverDont,
+		Control:     control,
+	}
+	network := "udp"
+	if addr.Addr().Is4() {
+		network = "udp4"
+	}
+	c, err := e.bind(ctx, &lc, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	f := newForward(ctx, e, c, s)
+	e.forwards[f] = struct{}{}
+	if !e.sweeping {
+		e.sweeping = true
+		e.all.Go(e.sweep)
+	}
+	e.hurry()
+	return f, nil
+}
+
+// Close ends all flows with flows.ErrDrained, closes all forwards and sockets, and
+// waits for all goroutines. The Engine cannot be used again.
+func (e *Engine) Close() error {
+	e.once.Do(e.setUp)
+	e.mu.Lock()
+	first := !e.closed
+	e.closed = true
+	live := make([]*Forward, 0, len(e.forwards))
+	for f := range e.forwards {
+		live = append(live, f)
+	}
+	e.mu.Unlock()
+	if first {
+		close(e.done)
+	}
+	for _, f := range live {
+		if err := f.close(flows.ErrDrained); err != nil {
+			e.Log.Warn("close listener", "addr", f.Addr().String(), "err", err)
+		}
+	}
+	e.all.Wait()
+	return nil
+}
+
+// ending is a flow that has ended, and why.
+type ending struct {
+	flow   *flow
+	reason error
+}
+
+// unlock frees mu, and then does what must not be done under it: the registry logs.
+func (e *Engine) unlock() {
+	ended := e.ended
+	e.ended = nil
+	e.mu.Unlock()
+	for _, x := range ended {
+		x.flow.entry.Done(x.reason)
+	}
+}
+
+// hurry lets the sweeper find out how soon it has to look again.
+func (e *Engine) hurry() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// sweep ends idle flows until the engine is closed. All flows share its one timer.
+func (e *Engine) sweep() {
+	t := time.NewTimer(e.interval())
+	defer t.Stop()
+	for {
+		select {
+		case <-e.done:
+			return
+		case <-e.wake:
+		case <-t.C:
+			e.expire()
+		}
+		t.Reset(e.interval())
+	}
+}
+
+// interval is how exactly flows end: an eighth of the shortest idle time, within
+// 10 ms and a second.
+func (e *Engine) interval() time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	shortest := defaultIdle
+	for f := range e.forwards {
+		shortest = min(shortest, f.idleTime())
+	}
+	return min(max(shortest/8, 10*time.Millisecond), time.Second)
+}
+
+// expire ends the flows that have been idle for too long.
+func (e *Engine) expire() {
+	now := e.now()
+	e.mu.Lock()
+	defer e.unlock()
+	for f := range e.forwards {
+		for fl := f.idle.oldest(); fl != nil && now-fl.lastUsed() >= f.idleTime(); fl = f.idle.oldest() {
+			e.remove(fl, fl.outcome())
+		}
+	}
+	for a, o := range e.closing {
+		if o.hasEnded() {
+			delete(e.closing, a)
+		}
+	}
+}
+
+// oldest returns the flow of all forwards that has been idle for the longest time.
+func (e *Engine) oldest() *flow {
+	var first *flow
+	for f := range e.forwards {
+		if fl := f.idle.oldest(); fl != nil && (first == nil || fl.lastUsed() < first.lastUsed()) {
+			first = fl
+		}
+	}
+	return first
+}
+
+// evict ends fl to make room.
+func (e *Engine) evict(fl *flow) {
+	if fl != nil {
+		e.counters.evicted.Add(1)
+		e.remove(fl, ErrEvicted)
+	}
+}
+
+// remove takes fl out of all tables. Mu is held, and unlock tells the registry.
+func (e *Engine) remove(fl *flow, reason error) {
+	if fl.ended {
+		return
+	}
+	fl.ended = true
+	fl.forward.forget(fl)
+	e.leave(fl)
+	e.count--
+	e.ended = append(e.ended, ending{fl, reason})
+}
+
+// end is remove for callers that do not hold mu.
+func (e *Engine) end(fl *flow, reason error) {
+	e.mu.Lock()
+	defer e.unlock()
+	e.remove(fl, reason)
+}
+
+// survives tells whether reading goes on after err. Errors other than the close of
+// the socket (no memory, say) pass; it waits a little, so that they cost no processor.
+func (e *Engine) survives(c *pktinfo.Conn, err error) bool {
+	if isClosed(err) {
+		return false
+	}
+	e.Log.Debug("read udp", "addr", c.LocalAddr().String(), "err", err)
+	t := time.NewTimer(10 * time.Millisecond)
+	defer t.Stop()
+	select {
+	case <-e.done:
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// bind opens a socket. Where only sockets of ours that are bound to a wildcard stand
+// in its way, or the other way round, it takes the port beside them.
+func (e *Engine) bind(ctx context.Context, lc *pktinfo.ListenConfig, network string, at netip.AddrPort) (*pktinfo.Conn, error) {
+	c, err := lc.ListenAddrPort(ctx, network, at)
+	if at.Port() == 0 || !isInUse(err) {
+		return c, err
+	}
+	beside := e.overlapping(at)
+	if len(beside) == 0 {
+		return nil, fmt.Errorf("%w (to see who has it: ss -ulnp 'sport = :%d')", err, at.Port())
+	}
+	return bindBeside(ctx, lc, network, at, beside)
+}
+
+// overlapping returns our sockets with the port of a, of which exactly one is bound
+// to a wildcard.
+func (e *Engine) overlapping(a netip.AddrPort) []*pktinfo.Conn {
+	var out []*pktinfo.Conn
+	add := func(c *pktinfo.Conn) {
+		b := boundTo(c)
+		if b.Port() == a.Port() && isWildcard(a.Addr()) != isWildcard(b.Addr()) {
+			out = append(out, c)
+		}
+	}
+	for f := range e.forwards {
+		add(f.conn)
+	}
+	for _, o := range e.owners {
+		add(o.conn)
+	}
+	return out
+}

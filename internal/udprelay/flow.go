@@ -1,0 +1,149 @@
+package udprelay
+
+import (
+	"container/heap"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/srcproxy/srcproxy/internal/flows"
+	"github.com/srcproxy/srcproxy/pktinfo"
+)
+
+// Reasons for ending or refusing a flow, matched by errors.Is.
+var (
+	ErrEvicted    = errors.New("evicted, idle for the longest time")
+	ErrPortTaken  = errors.New("source port is taken for this destination")
+	ErrNotAllowed = errors.New("client is not allowed")
+	ErrLoop       = errors.New("the forward leads back to itself")
+)
+
+// key tells the flows of a forward apart: who asks, and which of our addresses.
+type key struct {
+	client netip.AddrPort
+	asked  netip.Addr
+}
+
+func keyOf(a *pktinfo.Addr) key { return key{a.Peer, a.Local} }
+
+// leg is where the datagrams of one direction go.
+type leg struct {
+	conn *pktinfo.Conn
+	addr pktinfo.Addr
+}
+
+// flow is one UDP conversation.
+type flow struct {
+	forward *Forward
+	owner   *owner
+	entry   *flows.Flow
+	key     key
+	source  string // its name
+	foreign bool   // the source need not be on this host
+	legs    [2]leg
+
+	last     atomic.Int64 // when the last datagram came, in nanoseconds of Engine.now
+	icmp     atomic.Int64
+	lastICMP atomic.Pointer[pktinfo.SocketError]
+
+	// The rest is under Engine.mu.
+	seen  time.Duration // a value that last has had
+	index int           // in the heap
+	ended bool
+}
+
+// peer returns the far end.
+func (fl *flow) peer() netip.AddrPort { return fl.legs[up].addr.Peer }
+
+func (fl *flow) use(now time.Duration)   { fl.last.Store(int64(now)) }
+func (fl *flow) lastUsed() time.Duration { return time.Duration(fl.last.Load()) }
+
+// sent counts a datagram of n bytes.
+func (fl *flow) sent(w way, n int) {
+	if w == up {
+		fl.entry.Up.Add(int64(n))
+	} else {
+		fl.entry.Down.Add(int64(n))
+	}
+}
+
+// unsent counts a datagram that could not be sent. When that is because the source is
+// no longer on this host, the flow ends, and the client's next datagram is decided anew.
+func (fl *flow) unsent(w way, err error) {
+	e := fl.forward.engine
+	e.counters.drop(Unsent, 1)
+	source := fl.legs[up].addr.Local
+	if w == up && source.IsValid() && !fl.foreign && hasGone(err, source) {
+		e.end(fl, fmt.Errorf("source %q: %w: %w", fl.source, flows.ErrSourceDown, err))
+	}
+}
+
+// outcome is how an idle flow has ended: well, unless its datagrams were answered by
+// ICMP errors.
+func (fl *flow) outcome() error {
+	n := fl.icmp.Load()
+	if n == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d ICMP errors, the last one: %w", n, fl.lastICMP.Load())
+}
+
+// idleHeap has the flow on top that was seen longest ago. Seen is brought up to date
+// only for the one on top, so that a datagram costs the heap nothing.
+type idleHeap []*flow
+
+var _ heap.Interface = (*idleHeap)(nil)
+
+func (h idleHeap) Len() int           { return len(h) }
+func (h idleHeap) Less(i, j int) bool { return h[i].seen < h[j].seen }
+
+func (h idleHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+// Push is for package heap.
+func (h *idleHeap) Push(x any) {
+	fl := x.(*flow)
+	fl.index = len(*h)
+	*h = append(*h, fl)
+}
+
+// Pop is for package heap.
+func (h *idleHeap) Pop() any {
+	old := *h
+	last := len(old) - 1
+	fl := old[last]
+	old[last] = nil
+	*h = old[:last]
+	return fl
+}
+
+// add takes fl in.
+func (h *idleHeap) add(fl *flow) {
+	fl.seen = fl.lastUsed()
+	heap.Push(h, fl)
+}
+
+// remove takes fl out.
+func (h *idleHeap) remove(fl *flow) { heap.Remove(h, fl.index) }
+
+// oldest returns the flow that has been idle for the longest time, or nil. The loop
+// is bounded since flows may be used meanwhile.
+func (h *idleHeap) oldest() *flow {
+	if len(*h) == 0 {
+		return nil
+	}
+	for range len(*h) + 1 {
+		top := (*h)[0]
+		last := top.lastUsed()
+		if last == top.seen {
+			break
+		}
+		top.seen = last
+		heap.Fix(h, 0)
+	}
+	return (*h)[0]
+}

@@ -1,0 +1,367 @@
+package udprelay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/pktinfo"
+)
+
+// owner is the one socket of the process for a source address and port. Datagrams
+// that come in belong to the flow with their peer.
+type owner struct {
+	engine *Engine
+	conn   *pktinfo.Conn
+	at     netip.AddrPort
+	fixed  bool
+	done   chan struct{} // closed when its reader has ended
+
+	mu    sync.RWMutex
+	peers map[netip.AddrPort]*flow // written with Engine.mu held, too
+
+	// The rest is under Engine.mu.
+	pins  int // forwards that hold it although it has no flow
+	group *group
+	index int // in the group
+}
+
+// route is what a flow asks of an owner.
+type route struct {
+	peer     netip.AddrPort
+	source   netip.Addr // not valid when the kernel chooses
+	name     string     // of the source, for errors
+	port     uint16     // zero when it is free
+	ports    dialer.PortRange
+	freeBind bool
+}
+
+// routeOf returns what dec, the decision for a flow to peer, asks for.
+func routeOf(dec *dialer.Decision, peer netip.AddrPort, port uint16) *route {
+	r := &route{peer: peer, source: dec.Addr, port: port, ports: dec.Ports, name: "kernel"}
+	if r.port == 0 {
+		r.port = dec.Port
+	}
+	if s := dec.Source; s != nil {
+		r.name = s.Name
+		r.freeBind = s.FreeBind || s.Prefix.IsValid()
+	}
+	return r
+}
+
+// bindAddr is the address its owner is bound to.
+func (r *route) bindAddr() netip.Addr {
+	if r.source.IsValid() {
+		return r.source
+	}
+	return wildcard(r.peer.Addr())
+}
+
+// groupKey tells which owners can serve a flow whose port is free.
+type groupKey struct {
+	addr     netip.Addr
+	ports    dialer.PortRange
+	freeBind bool
+}
+
+// group is the owners with free ports of one address. Flows take the first one whose
+// slot for their peer is free.
+type group struct {
+	key    groupKey
+	owners []*owner
+	// from[peer] is an index below which all owners have a flow with peer. It is
+	// lowered when one of those ends, and gone when the first has none.
+	from map[netip.AddrPort]int
+	// full is until when no further port is asked for. The kernel's search for a free
+	// one among none takes milliseconds, and a flood of clients would ask for each.
+	full time.Duration
+}
+
+// fullFor is how long a group without a free port waits before it asks again.
+const fullFor = 100 * time.Millisecond
+
+// first returns the index of the first owner without a flow to peer; len(owners) if
+// all have one.
+func (g *group) first(peer netip.AddrPort) int {
+	i := g.from[peer]
+	for i < len(g.owners) && g.owners[i].flow(peer) != nil {
+		i++
+	}
+	if i > 0 {
+		g.from[peer] = i
+	}
+	return i
+}
+
+// free notes that owner i has no flow to peer any more.
+func (g *group) free(peer netip.AddrPort, i int) {
+	switch from := g.from[peer]; {
+	case from <= i:
+	case i == 0:
+		delete(g.from, peer)
+	default:
+		g.from[peer] = i
+	}
+}
+
+// drop takes owner i out. It has no flows, so no from is above i, and the last owner
+// may take its place.
+func (g *group) drop(i int) {
+	last := len(g.owners) - 1
+	g.owners[i] = g.owners[last]
+	g.owners[i].index = i
+	g.owners[last] = nil
+	g.owners = g.owners[:last]
+}
+
+// ownerFor returns an owner without a flow to the peer of r. Mu is held.
+func (e *Engine) ownerFor(r *route) (*owner, error) {
+	if r.port != 0 {
+		return e.fixedOwner(r)
+	}
+	key := groupKey{r.bindAddr(), r.ports, r.freeBind}
+	g := e.groups[key]
+	if g == nil {
+		g = &group{key: key, from: make(map[netip.AddrPort]int)}
+	}
+	i := g.first(r.peer)
+	if i < len(g.owners) {
+		return g.owners[i], nil
+	}
+	if e.now() < g.full {
+		return nil, noPorts(r)
+	}
+	o, err := e.openFree(r)
+	if err != nil {
+		if errors.Is(err, dialer.ErrPorts) {
+			g.full = e.now() + fullFor
+		}
+		return nil, err
+	}
+	o.group, o.index = g, i
+	g.owners = append(g.owners, o)
+	e.groups[key] = g
+	return o, nil
+}
+
+// fixedOwner returns the owner of the port that r asks for, unless it has a flow to
+// the peer already: its answers could not be told from those of another.
+func (e *Engine) fixedOwner(r *route) (*owner, error) {
+	o, err := e.fixedPort(r)
+	if err != nil {
+		return nil, err
+	}
+	if fl := o.flow(r.peer); fl != nil {
+		return nil, fmt.Errorf("%w: %v to %v is the flow of %v; give this client another source_port, or a listener with another source",
+			ErrPortTaken, o.at, r.peer, fl.key.client)
+	}
+	return o, nil
+}
+
+// fixedPort returns the owner of the port that r asks for.
+func (e *Engine) fixedPort(r *route) (*owner, error) {
+	at := netip.AddrPortFrom(r.bindAddr(), r.port)
+	if o := e.owners[at]; o != nil {
+		return o, nil
+	}
+	if o := e.closing[at]; o != nil {
+		// Its descriptor is closed when its reader lets go of it, which is at once.
+		<-o.done
+		delete(e.closing, at)
+	}
+	o, err := e.open(r, r.port)
+	if err != nil {
+		return nil, explain(err, r, at)
+	}
+	o.fixed = true
+	return o, nil
+}
+
+// openFree opens an owner on a port that nobody has.
+func (e *Engine) openFree(r *route) (*owner, error) {
+	if len(e.owners) >= e.maxOwners {
+		return nil, fmt.Errorf("%w: %d sockets are in use, half of what the process may open: %w", dialer.ErrPorts, len(e.owners), unix.EMFILE)
+	}
+	at := netip.AddrPortFrom(r.bindAddr(), 0)
+	if r.ports.IsZero() {
+		o, err := e.open(r, 0)
+		return o, explain(err, r, at)
+	}
+	// Ports are tried one by one: IP_LOCAL_PORT_RANGE is ignored where it is not within
+	// the sysctl, and the ones that we have need no try.
+	n := int(r.ports.Hi) - int(r.ports.Lo) + 1
+	first := rand.IntN(n)
+	for i := range n {
+		port := r.ports.Lo + uint16((first+i)%n)
+		if port == 0 || e.owners[netip.AddrPortFrom(at.Addr(), port)] != nil {
+			continue
+		}
+		o, err := e.open(r, port)
+		if !isInUse(err) {
+			return o, explain(err, r, at)
+		}
+	}
+	return nil, noPorts(r)
+}
+
+// noPorts says that all ports to the peer are taken.
+func noPorts(r *route) error {
+	among := ""
+	if !r.ports.IsZero() {
+		among = fmt.Sprintf(" among its ports %v", r.ports)
+	}
+	return fmt.Errorf("%w: source %q has none left from %v to %v%s", dialer.ErrPorts, r.name, r.bindAddr(), r.peer, among)
+}
+
+// explain says what an error of open means for the source.
+func explain(err error, r *route, at netip.AddrPort) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("%w: source %q: %v is not on this host: %w", dialer.ErrSourceDown, r.name, at.Addr(), err)
+	case isInUse(err) && at.Port() != 0:
+		return fmt.Errorf("%w: source %q: another socket has port %d of %v: %w", dialer.ErrPorts, r.name, at.Port(), at.Addr(), err)
+	case isInUse(err), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return fmt.Errorf("%w: %w", noPorts(r), err)
+	}
+	return fmt.Errorf("source %q: %w", r.name, err)
+}
+
+// open opens a socket on that port of the source, zero for any, and reads from it.
+func (e *Engine) open(r *route, port uint16) (*owner, error) {
+	o := &owner{engine: e, done: make(chan struct{}), peers: make(map[netip.AddrPort]*flow)}
+	lc := pktinfo.ListenConfig{
+		ReadBuffer:  ownerBuffer,
+		WriteBuffer: ownerBuffer,
+		MTUDiscover: pktinfo.MTUDiscoverDont, // a smaller MTU on the way is not to swallow what cannot be made smaller
+		FreeBind:    r.freeBind,
+		Errors:      true,
+		OnError:     o.failed,
+		Control:     e.control,
+	}
+	a := r.bindAddr()
+	network := "udp6"
+	if a.Is4() {
+		network = "udp4"
+	}
+	c, err := e.bind(context.Background(), &lc, network, netip.AddrPortFrom(a, port))
+	if err != nil {
+		return nil, err
+	}
+	o.conn, o.at = c, boundTo(c)
+	e.owners[o.at] = o
+	e.all.Go(o.serve)
+	return o, nil
+}
+
+// leave takes fl off its owner, and closes that if it was the last.
+func (e *Engine) leave(fl *flow) {
+	o := fl.owner
+	o.mu.Lock()
+	delete(o.peers, fl.peer())
+	o.mu.Unlock()
+	if o.group != nil {
+		o.group.free(fl.peer(), o.index)
+	}
+	e.release(o)
+}
+
+// release closes o if nobody needs it.
+func (e *Engine) release(o *owner) {
+	if o.pins > 0 || len(o.peers) > 0 {
+		return
+	}
+	delete(e.owners, o.at)
+	if g := o.group; g != nil {
+		g.drop(o.index)
+		if len(g.owners) == 0 {
+			delete(e.groups, g.key)
+		}
+	}
+	if o.fixed {
+		e.closing[o.at] = o
+	}
+	_ = o.conn.Close() // a datagram socket has nothing left to say
+}
+
+// flow returns the flow with peer, or nil.
+func (o *owner) flow(peer netip.AddrPort) *flow {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.peers[peer]
+}
+
+func (o *owner) hasEnded() bool {
+	select {
+	case <-o.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// serve brings answers to the clients until the socket is closed. It never takes
+// Engine.mu, whose holder may wait for its end.
+func (o *owner) serve() {
+	defer close(o.done)
+	o.engine.receive(o.conn, o.answer)
+}
+
+// answer relays ms[:n] of b to the clients of their flows.
+func (o *owner) answer(b *batch, n int) {
+	now := o.engine.now()
+	o.mu.RLock()
+	for i := range n {
+		b.flows[i] = o.peers[b.ms[i].Addr.Peer]
+	}
+	o.mu.RUnlock()
+	for i := range n {
+		switch fl := b.flows[i]; {
+		case fl == nil:
+			o.engine.counters.drop(Stranger, 1)
+		case b.ms[i].Truncated:
+			o.engine.counters.drop(Truncated, 1)
+			b.flows[i] = nil
+		default:
+			fl.use(now)
+		}
+	}
+	b.send(o.engine, n, down)
+}
+
+// failed charges an ICMP error to the flow whose datagram caused it.
+func (o *owner) failed(err pktinfo.SocketError) {
+	o.engine.counters.icmp.Add(1)
+	if fl := o.flow(err.Peer); fl != nil {
+		fl.icmp.Add(1)
+		fl.lastICMP.Store(&err)
+	}
+}
+
+// pin opens the owner that r asks for, if its port is fixed, and holds it.
+func (e *Engine) pin(r *route) (*owner, error) {
+	o, err := e.fixedPort(r)
+	if err != nil {
+		return nil, err
+	}
+	o.pins++
+	return o, nil
+}
+
+// unpin gives back what pin returned.
+func (e *Engine) unpin(o *owner) {
+	o.pins--
+	e.release(o)
+}
+
+// quiet is how long the flow must have been silent whose port is given to another
+// client when there are no more, so that late answers do not reach the wrong one.
+const quiet = 2 * time.Second

@@ -1,0 +1,332 @@
+package udprelay
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/internal/flows"
+)
+
+// TestFixedPort has two forwards share S:port, since their peers differ.
+func TestFixedPort(t *testing.T) {
+	e, _ := newEngine(t)
+	port := freePort(t, "127.0.0.2")
+	d := always(t, dialer.Use{Source: source("voip", "127.0.0.2")})
+	want := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), port)
+	for range 2 {
+		p := newPeer(t, "127.0.0.1:0", false)
+		f := forward(t, e, "127.0.0.1:0", &Settings{Dialer: d, Target: to(p.addr), SourcePort: port})
+		echo(t, open(t, "127.0.0.1:0"), addrPort(f.conn), "hello")
+		if saw := p.sources(t, 1)[0]; saw != want {
+			t.Errorf("the peer saw %v, want %v", saw, want)
+		}
+	}
+	if n := e.Stats().Owners; n != 1 {
+		t.Errorf("%d owners, want 1", n)
+	}
+}
+
+// TestPortOfRule fixes the port by a rule, and holds it only while a flow lives.
+func TestPortOfRule(t *testing.T) {
+	e, _ := newEngine(t)
+	port := freePort(t, "127.0.0.2")
+	p := newPeer(t, "127.0.0.1:0", false)
+	d := byRules(t, []dialer.Rule{{Use: dialer.Use{Source: source("voip", "127.0.0.2")}, SourcePort: port}})
+	f := forward(t, e, "127.0.0.1:0", &Settings{Dialer: d, Target: to(p.addr)})
+	c := open(t, "127.0.0.1:0")
+	for i := range 20 { // the port is closed and opened again at once
+		echo(t, c, addrPort(f.conn), fmt.Sprint(i))
+		if saw := p.sources(t, i+1)[i]; saw.Port() != port {
+			t.Fatalf("the peer saw %v, want port %d", saw, port)
+		}
+		e.Flows.CloseAll(flows.ErrClosed)
+		if n := e.Stats().Owners; n != 0 {
+			t.Fatalf("%d owners without a flow", n)
+		}
+	}
+}
+
+func TestClash(t *testing.T) {
+	e, lines := newEngine(t)
+	port := freePort(t, "127.0.0.2")
+	p := newPeer(t, "127.0.0.1:0", false)
+	f := forward(t, e, "127.0.0.1:0", &Settings{Dialer: always(t, dialer.Use{Source: source("voip", "127.0.0.2")}), Target: to(p.addr), SourcePort: port})
+	first, second := open(t, "127.0.0.1:0"), open(t, "127.0.0.1:0")
+	echo(t, first, addrPort(f.conn), "1")
+	send(t, second, addrPort(f.conn), "never relayed")
+	until(t, "the second client is refused", func() bool { return dropped(e, Refused) == 1 })
+	echo(t, first, addrPort(f.conn), "2")
+	for _, part := range []string{ErrPortTaken.Error(), "source_port", addrPort(first).String(), "client=" + addrPort(second).String()} {
+		if !strings.Contains(lines.String(), part) {
+			t.Errorf("no %q in the log: %s", part, lines)
+		}
+	}
+	if n := len(p.sources(t, 2)); n != 2 {
+		t.Errorf("the peer saw %d datagrams, want 2", n)
+	}
+}
+
+// TestHold keeps a fixed port from the start to the end of the forward that names it.
+func TestHold(t *testing.T) {
+	e, lines := newEngine(t)
+	port := freePort(t, "127.0.0.2")
+	held := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), port)
+	isFree := func() bool {
+		c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(held))
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	}
+	p := newPeer(t, "127.0.0.1:0", false)
+	s := Settings{Dialer: always(t, dialer.Use{Source: source("voip", "127.0.0.2")}), Target: to(p.addr), SourcePort: port}
+	f := forward(t, e, "127.0.0.1:0", &s)
+	if isFree() {
+		t.Error("the port is free after Serve")
+	}
+	echo(t, open(t, "127.0.0.1:0"), addrPort(f.conn), "1")
+	e.Flows.CloseAll(flows.ErrClosed)
+	again := s
+	f.Set(&again)
+	if isFree() {
+		t.Error("the port is free without a flow, after Set")
+	}
+	other := s
+	other.SourcePort = 0
+	f.Set(&other)
+	until(t, "the port is given back", isFree)
+	squatter := open(t, held.String())
+	f.Set(&s)
+	if lines.count("source port is not there yet") != 1 {
+		t.Errorf("log: %s", lines)
+	}
+	send(t, open(t, "127.0.0.1:0"), addrPort(f.conn), "x")
+	until(t, "refused", func() bool { return dropped(e, Refused) == 1 })
+	if lines.count("ss -ulnp") != 2 || lines.count(dialer.ErrPorts.Error()) != 2 {
+		t.Errorf("log: %s", lines)
+	}
+	squatter.Close()
+	echo(t, open(t, "127.0.0.1:0"), addrPort(f.conn), "the port is taken for the next flow")
+	f.Close()
+	until(t, "the port is given back", isFree)
+}
+
+// TestBeside takes S:port beside our own wildcard listener with that port, and leaves
+// it to nobody else.
+func TestBeside(t *testing.T) {
+	e, _ := newEngine(t)
+	p := newPeer(t, "127.0.0.1:0", false)
+	d := always(t, dialer.Use{Source: source("voip", "127.0.0.2")})
+	f := forward(t, e, "0.0.0.0:0", &Settings{Dialer: d, Target: to(p.addr)})
+	f.Set(&Settings{Dialer: d, Target: to(p.addr), SourcePort: f.port})
+	c := open(t, "127.0.0.1:0")
+	echo(t, c, at(f, "127.0.0.3"), "hello")
+	if saw := p.sources(t, 1)[0]; saw != at(f, "127.0.0.2") {
+		t.Errorf("the peer saw %v", saw)
+	}
+	reuse := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return setReuseAddr(c, 1) }}
+	for _, a := range []string{"127.0.0.2", "127.0.0.4", "0.0.0.0"} {
+		if c, err := reuse.ListenPacket(t.Context(), "udp", at(f, a).String()); !isInUse(err) {
+			t.Errorf("another socket on %s: %v", a, err)
+			if err == nil {
+				c.Close()
+			}
+		}
+	}
+}
+
+// TestSharedOwner has flows of one source to different peers share a port, and
+// clients of one peer have a port each.
+func TestSharedOwner(t *testing.T) {
+	e, _ := newEngine(t)
+	d := always(t, dialer.Use{Source: source("s", "127.0.0.2")})
+	const clients, targets = 10, 5
+	var fs []*Forward
+	var ps []*peer
+	for range targets {
+		p := newPeer(t, "127.0.0.1:0", false)
+		ps = append(ps, p)
+		fs = append(fs, forward(t, e, "127.0.0.1:0", &Settings{Dialer: d, Target: to(p.addr)}))
+	}
+	for range clients {
+		c := open(t, "127.0.0.1:0")
+		for _, f := range fs {
+			echo(t, c, addrPort(f.conn), fmt.Sprint(addrPort(c)))
+		}
+	}
+	if s := e.Stats(); s.Flows != clients*targets || s.Owners != clients {
+		t.Errorf("%d flows, %d owners, want %d and %d", s.Flows, s.Owners, clients*targets, clients)
+	}
+	for _, p := range ps {
+		seen := map[netip.AddrPort]bool{}
+		for _, a := range p.sources(t, clients) {
+			if seen[a] {
+				t.Errorf("4-tuple %v to %v twice", a, p.addr)
+			}
+			seen[a] = true
+		}
+	}
+}
+
+func TestPorts(t *testing.T) {
+	e, lines := newEngine(t)
+	p := newPeer(t, "127.0.0.1:0", false)
+	s := source("batch", "127.0.0.2")
+	lo := freePort(t, "127.0.0.2")
+	if lo > 65533 {
+		lo = 65533
+	}
+	s.Ports = dialer.PortRange{Lo: lo, Hi: lo + 2}
+	foreign := open(t, netip.AddrPortFrom(s.Addrs[0], lo+1).String())
+	f := forward(t, e, "127.0.0.1:0", &Settings{Dialer: always(t, dialer.Use{Source: s}), Target: to(p.addr)})
+	for range 2 {
+		echo(t, open(t, "127.0.0.1:0"), addrPort(f.conn), "x")
+	}
+	for _, a := range p.sources(t, 2) {
+		if !s.Ports.Contains(a.Port()) || a == addrPort(foreign) {
+			t.Errorf("the peer saw %v", a)
+		}
+	}
+	send(t, open(t, "127.0.0.1:0"), addrPort(f.conn), "x")
+	until(t, "the third is refused", func() bool { return dropped(e, Refused) == 1 })
+	if lines.count(dialer.ErrPorts.Error()) != 1 || lines.count(s.Ports.String()) != 1 || lines.count("batch") == 0 {
+		t.Errorf("log: %s", lines)
+	}
+}
+
+// TestExhausted gives the port of a flow that has been silent to another client, but
+// only once late answers have had their time.
+func TestExhausted(t *testing.T) {
+	e, _ := newEngine(t)
+	ticks := new(clock)
+	e.now = ticks.now
+	p := newPeer(t, "127.0.0.1:0", false)
+	f := forward(t, e, "127.0.0.1:0", &Settings{Dialer: always(t, dialer.Use{Source: source("s", "127.0.0.2")}), Target: to(p.addr)})
+	e.mu.Lock()
+	e.maxOwners = 2
+	e.mu.Unlock()
+	first, second, third := open(t, "127.0.0.1:0"), open(t, "127.0.0.1:0"), open(t, "127.0.0.1:0")
+	echo(t, first, addrPort(f.conn), "1")
+	echo(t, second, addrPort(f.conn), "2")
+	send(t, third, addrPort(f.conn), "3")
+	until(t, "refused", func() bool { return dropped(e, Refused) == 1 })
+	ticks.advance(quiet)
+	echo(t, second, addrPort(f.conn), "4")
+	send(t, third, addrPort(f.conn), "5")
+	until(t, "the first is evicted", func() bool { return e.Stats().Evicted == 1 && dropped(e, Refused) == 2 })
+	ticks.advance(fullFor)
+	echo(t, third, addrPort(f.conn), "6")
+	echo(t, second, addrPort(f.conn), "7")
+	if s := e.Stats(); s.Evicted != 1 || s.Owners != 2 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+// TestGone ends the flow whose source has left the host.
+func TestGone(t *testing.T) {
+	e, lines := newEngine(t)
+	p := newPeer(t, "127.0.0.1:0", false)
+	f := forward(t, e, "127.0.0.1:0", &Settings{Dialer: always(t, dialer.Use{Source: source("s", "127.0.0.2")}), Target: to(p.addr)})
+	c := open(t, "127.0.0.1:0")
+	echo(t, c, addrPort(f.conn), "1")
+	fl := f.flow(key{addrPort(c), netip.MustParseAddr("127.0.0.1")})
+	for _, err := range []error{unix.ENETUNREACH, unix.EPERM, unix.EINVAL} {
+		fl.unsent(up, err) // the source is there: it was something else
+	}
+	fl.unsent(down, unix.EINVAL)
+	if e.Stats().Flows != 1 || dropped(e, Unsent) != 4 {
+		t.Fatalf("stats %+v", e.Stats())
+	}
+	// No address of 127.0.0.0/8 can be taken away, so the flow gets one that is not here:
+	// the kernel's answer to the send is a real one.
+	f.mu.Lock()
+	fl.legs[up].addr.Local = netip.MustParseAddr("192.0.2.1")
+	f.mu.Unlock()
+	send(t, c, addrPort(f.conn), "2")
+	until(t, "the flow ends", func() bool { return e.Stats().Flows == 0 })
+	if lines.count(flows.ErrSourceDown.Error()) != 1 || lines.count("192.0.2.1") != 1 {
+		t.Errorf("log: %s", lines)
+	}
+	echo(t, c, addrPort(f.conn), "decided anew")
+}
+
+// TestGroup compares the group with the rule it stands for: the first owner without
+// that peer, and no more owners than there must be.
+func TestGroup(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	g := &group{from: make(map[netip.AddrPort]int)}
+	type slot struct {
+		o    *owner
+		peer netip.AddrPort
+	}
+	var live []slot
+	for step := range 20000 {
+		if len(live) > 0 && r.IntN(100) < 48 {
+			i := r.IntN(len(live))
+			s := live[i]
+			live = append(live[:i], live[i+1:]...)
+			delete(s.o.peers, s.peer)
+			g.free(s.peer, s.o.index)
+			if len(s.o.peers) == 0 {
+				g.drop(s.o.index)
+			}
+			continue
+		}
+		peer := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, 1}), uint16(1+r.IntN(8)))
+		want := 0
+		for want < len(g.owners) && g.owners[want].peers[peer] != nil {
+			want++
+		}
+		got := g.first(peer)
+		if got != want {
+			t.Fatalf("step %d: owner %d, want %d of %d", step, got, want, len(g.owners))
+		}
+		if got == len(g.owners) {
+			g.owners = append(g.owners, &owner{group: g, index: got, peers: make(map[netip.AddrPort]*flow)})
+		}
+		g.owners[got].peers[peer] = new(flow)
+		live = append(live, slot{g.owners[got], peer})
+	}
+	for _, s := range live {
+		delete(s.o.peers, s.peer)
+		g.free(s.peer, s.o.index)
+		if len(s.o.peers) == 0 {
+			g.drop(s.o.index)
+		}
+	}
+	if len(g.owners) != 0 || len(g.from) != 0 {
+		t.Errorf("%d owners and %d peers are left", len(g.owners), len(g.from))
+	}
+}
+
+func TestExplain(t *testing.T) {
+	r := &route{name: "s", source: netip.MustParseAddr("192.0.2.1"), peer: netip.MustParseAddrPort("192.0.2.9:9")}
+	for _, tt := range []struct {
+		port uint16
+		err  error
+		want error
+	}{
+		{0, unix.EADDRNOTAVAIL, dialer.ErrSourceDown},
+		{0, unix.EADDRINUSE, dialer.ErrPorts},
+		{5060, unix.EADDRINUSE, dialer.ErrPorts},
+		{0, unix.EMFILE, dialer.ErrPorts},
+		{0, unix.EACCES, unix.EACCES},
+	} {
+		err := explain(tt.err, r, netip.AddrPortFrom(r.source, tt.port))
+		if !errors.Is(err, tt.want) || !errors.Is(err, tt.err) || !strings.Contains(err.Error(), `"s"`) {
+			t.Errorf("%v: %v, want %v", tt.err, err, tt.want)
+		}
+	}
+	if err := explain(nil, r, netip.AddrPort{}); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,194 @@
+package udprelay
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/internal/flows"
+	"github.com/srcproxy/srcproxy/pktinfo"
+)
+
+// errDraining says that a forward takes no new flows any more. It is not logged.
+var errDraining = errors.New("the forward is ending")
+
+// opening is a flow that is to be.
+type opening struct {
+	forward  *Forward
+	settings *Settings
+	key      key
+	ifIndex  int // where the client's first datagram came in
+	began    time.Time
+	query    dialer.Flow
+	decision dialer.Decision
+}
+
+// start opens the flow of m. It returns nil where it is refused, or has to wait for
+// the target's name; m is kept then.
+func (f *Forward) start(m *pktinfo.Message) *flow {
+	if f.draining.Load() {
+		f.engine.counters.drop(Draining, 1)
+		return nil
+	}
+	if !m.Addr.Local.IsValid() {
+		f.engine.counters.drop(NoLocal, 1)
+		return nil
+	}
+	s := f.settings.Load()
+	k := keyOf(&m.Addr)
+	if fl := f.flow(k); fl != nil {
+		return fl // from an earlier datagram of the same batch
+	}
+	o := &opening{forward: f, settings: s, key: k, ifIndex: m.Addr.IfIndex, began: time.Now(), query: s.query(k, f.port)}
+	switch {
+	case !s.allows(k.client.Addr()):
+		f.refuse(o, ErrNotAllowed, 1)
+		return nil
+	case !o.query.Dst.Addr().IsValid():
+		f.wait(o, m.Buf[:m.N])
+		return nil
+	}
+	o.decision = s.Dialer.Decide(o.query)
+	if err := o.decision.Err; err != nil {
+		f.refuse(o, &dialer.RefusedError{Flow: o.query, Decision: o.decision}, 1)
+		return nil
+	}
+	fl, err := f.engine.admit(o)
+	if err != nil {
+		f.refuse(o, err, 1)
+		return nil
+	}
+	return fl
+}
+
+// refuse counts n datagrams of a flow that does not open, and logs why unless that
+// was done within the last second.
+func (f *Forward) refuse(o *opening, err error, n int) {
+	e := f.engine
+	switch {
+	case errors.Is(err, errDraining):
+		e.counters.drop(Draining, n)
+		return
+	case errors.Is(err, errUnresolved):
+		e.counters.drop(Unresolved, n)
+	default:
+		e.counters.drop(Refused, n)
+	}
+	if e.refusals.allow(refusal{o.key.client.Addr(), o.settings.Name, o.decision.Rule}, e.now()) {
+		e.Flows.Refuse(o.info(), o.began, err)
+	}
+}
+
+// info is what is known of the flow before it has a port.
+func (o *opening) info() flows.Info {
+	i := flows.Info{
+		Listener: o.settings.Name,
+		Client:   o.key.client,
+		Network:  "udp",
+		Dst:      o.query.Dst,
+		Name:     o.query.Name,
+		Rule:     o.decision.Rule,
+		Src:      netip.AddrPortFrom(o.decision.Addr, o.settings.SourcePort),
+	}
+	switch {
+	case o.decision.Source != nil:
+		i.Source = o.decision.Source.Name
+	case o.decision.Use.Kernel && o.decision.Err == nil:
+		i.Source = "kernel"
+	}
+	return i
+}
+
+// admit opens the flow that o describes, or returns the one that is there already.
+func (e *Engine) admit(o *opening) (*flow, error) {
+	r := routeOf(&o.decision, o.query.Dst, o.settings.SourcePort)
+	info := o.info()
+	if !r.source.IsValid() {
+		info.Src = netip.AddrPortFrom(kernelSource(r.peer), 0)
+	}
+	e.mu.Lock()
+	defer e.unlock()
+	f := o.forward
+	if e.closed || f.closed || f.draining.Load() {
+		return nil, errDraining
+	}
+	if fl := f.flow(o.key); fl != nil {
+		return fl, nil
+	}
+	if e.loops(f, o.key) {
+		return nil, ErrLoop
+	}
+	own, err := e.ownerFor(r)
+	if err != nil {
+		if errors.Is(err, dialer.ErrPorts) && r.port == 0 {
+			e.makeRoom(f, r.bindAddr())
+		}
+		return nil, err
+	}
+	info.Src = netip.AddrPortFrom(info.Src.Addr(), own.at.Port())
+	fl := e.enter(o, own, r, info)
+	for o.settings.Limit > 0 && len(f.idle) >= o.settings.Limit {
+		e.evict(f.idle.oldest())
+	}
+	for e.count > 0 && e.count >= e.limit() {
+		e.evict(e.oldest())
+	}
+	f.remember(fl)
+	e.count++
+	return fl, nil
+}
+
+// enter makes the flow and puts it into the table of its owner, which then stays.
+func (e *Engine) enter(o *opening, own *owner, r *route, info flows.Info) *flow {
+	f := o.forward
+	fl := &flow{forward: f, owner: own, key: o.key, source: info.Source, foreign: r.freeBind}
+	fl.legs[up] = leg{own.conn, pktinfo.Addr{Peer: r.peer, Local: r.source}}
+	fl.legs[down] = leg{f.conn, pktinfo.Addr{Peer: o.key.client, Local: o.key.asked, IfIndex: o.ifIndex}}
+	fl.use(e.now())
+	fl.entry = e.Flows.Open(info, func(reason error) { e.end(fl, reason) })
+	if _, held := f.pins[own]; !held && o.settings.SourcePort != 0 {
+		own.pins++
+		f.pins[own] = struct{}{}
+	}
+	own.mu.Lock()
+	defer own.mu.Unlock()
+	own.peers[r.peer] = fl
+	return fl
+}
+
+// makeRoom ends the flow of f that has been idle for the longest time when there are
+// no more ports of source, so that there is one when the client asks again.
+func (e *Engine) makeRoom(f *Forward, source netip.Addr) {
+	fl := f.idle.oldest()
+	if fl != nil && fl.owner.at.Addr() == source && e.now()-fl.lastUsed() >= quiet {
+		e.evict(fl)
+	}
+}
+
+// maxHops bounds how many forwards in a row are looked through for a loop.
+const maxHops = 8
+
+// loops tells whether the client of flow k is f itself, directly or through other
+// forwards: each round would open a flow more.
+func (e *Engine) loops(f *Forward, k key) bool {
+	h := f
+	for range maxHops {
+		o := e.owners[k.client]
+		if o == nil {
+			o = e.owners[netip.AddrPortFrom(wildcard(k.client.Addr()), k.client.Port())]
+		}
+		if o == nil {
+			return false
+		}
+		fl := o.flow(netip.AddrPortFrom(k.asked, h.port))
+		if fl == nil {
+			return false
+		}
+		if fl.forward == f {
+			return true
+		}
+		h, k = fl.forward, fl.key
+	}
+	return true
+}
