@@ -97,7 +97,7 @@ func TestParseUsersForms(t *testing.T) {
 // TestParseUsersIsQuick keeps a reload from paying for hashes: nothing but a login
 // needs one.
 func TestParseUsersIsQuick(t *testing.T) {
-	text := hashed(t, "alice", "secret", 12)
+	text := hashed(t, "alice", "secret", 8)
 	began := time.Now()
 	if err := bcrypt.CompareHashAndPassword([]byte(strings.TrimSpace(text[len("alice:"):])), []byte("secret")); err != nil {
 		t.Fatal(err)
@@ -163,7 +163,7 @@ func TestVerify(t *testing.T) {
 
 // TestVerifyTime compares by the order of magnitude: the machine is not alone.
 func TestVerifyTime(t *testing.T) {
-	u := mustParse(t, hashed(t, "alice", "secret", 9))
+	u := mustParse(t, hashed(t, "alice", "secret", 7))
 	fastest := func(user, password string) time.Duration {
 		best := limit
 		for range 3 {
