@@ -1,0 +1,147 @@
+package main
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/internal/config"
+	"github.com/srcproxy/srcproxy/internal/explain"
+)
+
+// question is the command line of explain.
+type question struct {
+	udp, dial               bool
+	client                  netip.Addr
+	user, session, listener string
+	localPort               uint16
+}
+
+func (a *app) explainCommand() *cobra.Command {
+	var q question
+	cmd := &cobra.Command{
+		Use:   "explain DEST[:PORT]",
+		Short: "say which rule decides about a destination, and from where flows to it leave",
+		Long: `explain walks through the rules as the service does, with what the flags tell of the
+flow, and prints why each rule matches or does not, and the source for each address
+of the destination. It sends nothing but queries for the name, unless --dial is
+given. It ends with 1 when no address may be dialled. At a forward, DEST can be left
+out.`,
+		Example: "  srcproxy explain smtp.mail.example:25 --client 10.0.8.4",
+		Args:    cobra.ArbitraryArgs,
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.explain(cmd, &q, args) },
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&q.udp, "udp", false, "a UDP flow instead of a TCP connection")
+	flags.TextVar(&q.client, "client", netip.Addr{}, "the client's address `IP`")
+	flags.StringVar(&q.user, "user", "", "the user `NAME` given at the login")
+	flags.StringVar(&q.session, "session", "", "the session `NAME` that follows the user's at the login")
+	flags.StringVar(&q.listener, "listener", "", "the listener `NAME` that is asked")
+	flags.Uint16Var(&q.localPort, "local-port", 0, "the `PORT` that the program itself sends from")
+	flags.BoolVar(&q.dial, "dial", false, "connect to each address that may be dialled")
+	return cmd
+}
+
+func (a *app) explain(cmd *cobra.Command, q *question, args []string) error {
+	cfg, err := a.load()
+	if err != nil {
+		return err
+	}
+	l, err := q.at(cfg)
+	if err != nil {
+		return err
+	}
+	f, err := q.flow(l, args)
+	if err != nil {
+		return err
+	}
+	e, err := explainer(cfg, l)
+	if err != nil {
+		return err
+	}
+	answer := e.Explain(cmd.Context(), explain.Question{Flow: f, Dial: q.dial})
+	if a.json {
+		err = a.printJSON(answer)
+	} else {
+		err = a.print(answer.Text(a.style()))
+	}
+	if err == nil && !answer.Reachable() {
+		return errFound
+	}
+	return err
+}
+
+// at returns the listener that is asked, or nil.
+func (q *question) at(cfg *config.Config) (*config.Listener, error) {
+	if q.listener == "" {
+		return nil, nil
+	}
+	var names []string
+	for i := range cfg.Listen {
+		if cfg.Listen[i].Name == q.listener {
+			return &cfg.Listen[i], nil
+		}
+		names = append(names, strconv.Quote(cfg.Listen[i].Name))
+	}
+	return nil, usagef("there is no listener %q; there are %s", q.listener, strings.Join(names, ", "))
+}
+
+// flow returns what is asked about.
+func (q *question) flow(l *config.Listener, args []string) (dialer.Flow, error) {
+	f := dialer.Flow{
+		Network:   "tcp",
+		Client:    netip.AddrPortFrom(q.client.Unmap(), 0),
+		User:      q.user,
+		Session:   q.session,
+		Listener:  q.listener,
+		LocalPort: q.localPort,
+	}
+	if q.udp || l != nil && l.Kind == config.UDP {
+		f.Network = "udp"
+	}
+	var err error
+	switch {
+	case len(args) > 1:
+		return f, usagef("one destination, please; got %d", len(args))
+	case len(args) == 1:
+		f.Name, f.Dst, err = destination(args[0])
+	case l != nil && l.Kind.IsForward():
+		f.Name, f.Dst = l.To.Name, netip.AddrPortFrom(l.To.Addr, l.To.Port)
+	default:
+		return f, usagef("which destination?")
+	}
+	if err == nil && q.dial && f.Dst.Port() == 0 {
+		err = usagef("--dial needs a port: %s", net.JoinHostPort(strings.Trim(args[0], "[]"), "443"))
+	}
+	return f, err
+}
+
+// destination reads a host with or without a port. The address is not valid when the
+// host is a name.
+func destination(s string) (string, netip.AddrPort, error) {
+	noDestination := usagef("%q is no destination; write a name or an address, with a port: example.com:443", s)
+	if strings.Contains(s, "://") {
+		return "", netip.AddrPort{}, noDestination
+	}
+	host, port := s, uint16(0)
+	if h, p, err := net.SplitHostPort(s); err == nil {
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || n == 0 {
+			return "", netip.AddrPort{}, usagef("%q: the port is a number from 1 to 65535", s)
+		}
+		host, port = h, uint16(n)
+	} else if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
+		host = s[1 : len(s)-1]
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		return "", netip.AddrPortFrom(a, port), nil
+	}
+	if host == "" || strings.ContainsAny(host, " /:[]@") {
+		return "", netip.AddrPort{}, noDestination
+	}
+	return host, netip.AddrPortFrom(netip.Addr{}, port), nil
+}
