@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -84,5 +85,44 @@ func TestLongLine(t *testing.T) {
 	}
 	if caret := strings.Index(lines[2], "^"); !strings.HasPrefix(lines[1][caret:], `"*"`) {
 		t.Errorf("the caret does not point at the mistake:\n%v", err)
+	}
+}
+
+// TestOrderAcrossFiles: the mistakes in a list stand where the list is named.
+func TestOrderAcrossFiles(t *testing.T) {
+	_, err := Parse("testdata/config.toml", []byte(`default = "kernel" # and so that this file is longer than the list:
+[log]
+level = "loud"
+[[rules]]
+to = "file:lists/bad.txt"
+use = "wna"
+`))
+	var list errorList
+	if !errors.As(err, &list) {
+		t.Fatalf("got %v, want several errors", err)
+	}
+	var got []string
+	for _, e := range list {
+		got = append(got, fmt.Sprintf("%s:%d", e.Path, e.Line))
+	}
+	want := []string{"testdata/config.toml:3", "testdata/lists/bad.txt:3", "testdata/lists/bad.txt:4", "testdata/config.toml:6"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// TestUDPBesideWildcard: a UDP listener on all addresses leaves the port of one of
+// them to a fixed sender.
+func TestUDPBesideWildcard(t *testing.T) {
+	_, err := Parse("c.toml", []byte(`default = "kernel"
+[[listen]]
+udp = ":5060"
+to = "203.0.113.5:5060"
+use = "198.51.100.30"
+source_port = 5060
+allow = "192.0.2.0/24"
+`))
+	if err != nil {
+		t.Error(err)
 	}
 }

@@ -137,8 +137,8 @@ func TestExampleShowsDefaults(t *testing.T) {
 
 var block = regexp.MustCompile("(?ms)^```toml\n(.*?)^```")
 
-// TestReadme parses the blocks of README.md that are configurations. A block that
-// shows only a part gets the default that the part need not have.
+// TestReadme parses the toml blocks of README.md: each is a whole configuration, whose
+// users file, if it has one, is named users.
 func TestReadme(t *testing.T) {
 	text, err := os.ReadFile(readme)
 	if errors.Is(err, fs.ErrNotExist) {
