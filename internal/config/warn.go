@@ -13,7 +13,7 @@ import (
 // Warnings returns what the file allows and its author may not have meant, in the
 // order of the file. It looks at nothing but the file.
 func (c *Config) Warnings() []Warning {
-	w := warner{c: c, budget: 1 << 22}
+	w := warner{c: c, budget: 1 << 20}
 	w.families()
 	w.listeners()
 	w.rules()
