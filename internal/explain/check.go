@@ -77,14 +77,17 @@ func Check(cfg *config.Config, h *host.Snapshot, f host.Facts) *Report {
 	for _, w := range cfg.Warnings() {
 		c.found = append(c.found, fromConfig(Warning, (*config.Error)(&w)))
 	}
-	if _, err := cfg.Table(); err != nil {
-		c.add(Error, "", nil, "%v", err)
+	table, err := cfg.Table()
+	if err != nil {
+		c.add(Error, cfg.Path, nil, "%v", err)
 	}
 	c.sources()
 	c.listeners()
 	c.privilegedPorts()
 	c.descriptors()
-	c.nameservers()
+	if table != nil {
+		c.nameservers(table)
+	}
 	return &Report{Path: cfg.Path, Summary: summary(cfg), Findings: c.found}
 }
 
@@ -281,87 +284,5 @@ func (c *checker) listeners() {
 			c.add(Warning, c.cfg.Position("listener", l.Name), []string{c.addAddress(a.Addr())},
 				"listener %q: %v is on no interface of this host, so it cannot be listened on", l.Name, a.Addr())
 		}
-	}
-}
-
-// privilegedPorts tells who needs CAP_NET_BIND_SERVICE.
-func (c *checker) privilegedPorts() {
-	for i := range c.cfg.Listen {
-		l := &c.cfg.Listen[i]
-		position := c.cfg.Position("listener", l.Name)
-		what := fmt.Sprintf("listener %q", l.Name)
-		for _, a := range l.Addrs {
-			c.privileged(a.Port(), position, what+" listens on")
-		}
-		c.privileged(l.SourcePort, position, what+" sends from")
-	}
-	for i := range c.cfg.Rules {
-		name := ruleName(c.cfg.Rules[i].Name, i)
-		c.privileged(c.cfg.Rules[i].SourcePort, c.cfg.Position("rule", name), fmt.Sprintf("rule %q sends from", name))
-	}
-}
-
-func (c *checker) privileged(port uint16, position, what string) {
-	if port == 0 || int(port) >= c.facts.Unprivileged {
-		return
-	}
-	if c.facts.BindService {
-		c.add(Note, position, nil, "%s port %d, which needs CAP_NET_BIND_SERVICE; this process has it", what, port)
-		return
-	}
-	cure := []string{
-		`setcap cap_net_bind_service=+ep "$(command -v srcproxy)"`,
-		fmt.Sprintf("sysctl -w net.ipv4.ip_unprivileged_port_start=%d", port),
-	}
-	c.found = append(c.found, Finding{
-		Severity: Warning,
-		Position: position,
-		Text:     fmt.Sprintf("%s port %d, which needs CAP_NET_BIND_SERVICE; this process does not have it", what, port),
-		Hint:     "run one of these as root, or start srcproxy with the capability",
-		Cure:     cure,
-	})
-}
-
-// What is open beside connections: the listeners, the name servers' sockets, the
-// relay's pool of pipes, the log.
-const otherFiles = 128
-
-// descriptors compares the limit on connections, each of which holds two, with the
-// limit on descriptors.
-func (c *checker) descriptors() {
-	n := c.cfg.Limits.Connections
-	need := 2*n + otherFiles
-	if n == 0 || c.facts.Files == 0 || need <= c.facts.Files {
-		return
-	}
-	c.found = append(c.found, Finding{
-		Severity: Warning,
-		Position: c.cfg.Path,
-		Text: fmt.Sprintf("limits.connections = %d needs %d descriptors, and this process may hold %d (RLIMIT_NOFILE): it is enough for %d connections",
-			n, need, c.facts.Files, max(c.facts.Files-otherFiles, 0)/2),
-		Hint: fmt.Sprintf("in the shell that starts srcproxy; under systemd write LimitNOFILE=%d into its unit", need),
-		Cure: []string{fmt.Sprintf("ulimit -n %d", need)},
-	})
-}
-
-// nameservers warns of a stub resolver: it asks on from an address that no rule chose.
-func (c *checker) nameservers() {
-	systemd := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 53}), netip.AddrFrom4([4]byte{127, 0, 0, 54})}
-	for _, a := range c.facts.Nameservers {
-		if !a.IsLoopback() {
-			continue
-		}
-		f := Finding{
-			Severity: Warning,
-			Position: "/etc/resolv.conf",
-			Text:     fmt.Sprintf("names are resolved by %v on this host, whose own queries leave from an address that no rule chooses", a),
-			Hint:     "name the servers themselves in resolv.conf",
-		}
-		if slices.Contains(systemd, a) {
-			f.Hint = "let resolv.conf name the servers that systemd-resolved asks"
-			f.Cure = []string{"ln -sf /run/systemd/resolve/resolv.conf /etc/resolv.conf"}
-		}
-		c.found = append(c.found, f)
-		return
 	}
 }

@@ -54,6 +54,15 @@ use = "crawl"
 mixed = "127.0.0.1:1080"
 `
 
+const noQueries = `default = "kernel"
+[[rules]]
+name = "documentation"
+to   = "192.0.2.0/24"
+use  = "deny"
+[[listen]]
+mixed = "127.0.0.1:1080"
+`
+
 const troubled = `default = "wan"
 [sources]
 wan     = ["198.51.100.10", "2001:db8::99"]
@@ -107,6 +116,8 @@ func TestCheck(t *testing.T) {
 		{"check-troubled", troubled, facts(), false, true},
 		{"check-stub", fine, stub, false, true},
 		{"check-own-resolver", fine, unbound, false, true},
+		{"check-refused-resolver", "default = \"deny\"\n[[listen]]\nmixed = \"127.0.0.1:1080\"\n", facts(), false, true},
+		{"check-denied-resolver", noQueries, facts(), false, true},
 		{"check-rights", "default = \"kernel\"\n[[listen]]\nhttp = \"127.0.0.1:80\"\n", rights, false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -1,0 +1,116 @@
+package explain
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/srcproxy/srcproxy/dialer"
+)
+
+// privilegedPorts tells who needs CAP_NET_BIND_SERVICE.
+func (c *checker) privilegedPorts() {
+	for i := range c.cfg.Listen {
+		l := &c.cfg.Listen[i]
+		position := c.cfg.Position("listener", l.Name)
+		what := fmt.Sprintf("listener %q", l.Name)
+		for _, a := range l.Addrs {
+			c.privileged(a.Port(), position, what+" listens on")
+		}
+		c.privileged(l.SourcePort, position, what+" sends from")
+	}
+	for i := range c.cfg.Rules {
+		name := ruleName(c.cfg.Rules[i].Name, i)
+		c.privileged(c.cfg.Rules[i].SourcePort, c.cfg.Position("rule", name), fmt.Sprintf("rule %q sends from", name))
+	}
+}
+
+func (c *checker) privileged(port uint16, position, what string) {
+	if port == 0 || int(port) >= c.facts.Unprivileged {
+		return
+	}
+	if c.facts.BindService {
+		c.add(Note, position, nil, "%s port %d, which needs CAP_NET_BIND_SERVICE; this process has it", what, port)
+		return
+	}
+	cure := []string{
+		`setcap cap_net_bind_service=+ep "$(command -v srcproxy)"`,
+		fmt.Sprintf("sysctl -w net.ipv4.ip_unprivileged_port_start=%d", port),
+	}
+	c.found = append(c.found, Finding{
+		Severity: Warning,
+		Position: position,
+		Text:     fmt.Sprintf("%s port %d, which needs CAP_NET_BIND_SERVICE; this process does not have it", what, port),
+		Hint:     "run one of these as root, or start srcproxy with the capability",
+		Cure:     cure,
+	})
+}
+
+// What is open beside connections: the listeners, the name servers' sockets, the
+// relay's pool of pipes, the log.
+const otherFiles = 128
+
+// descriptors compares the limit on connections, each of which holds two, with the
+// limit on descriptors.
+func (c *checker) descriptors() {
+	n := c.cfg.Limits.Connections
+	need := 2*n + otherFiles
+	if n == 0 || c.facts.Files == 0 || need <= c.facts.Files {
+		return
+	}
+	c.found = append(c.found, Finding{
+		Severity: Warning,
+		Position: c.cfg.Path,
+		Text: fmt.Sprintf("limits.connections = %d needs %d descriptors, and this process may hold %d (RLIMIT_NOFILE): it is enough for %d connections",
+			n, need, c.facts.Files, max(c.facts.Files-otherFiles, 0)/2),
+		Hint: fmt.Sprintf("in the shell that starts srcproxy; under systemd write LimitNOFILE=%d into its unit", need),
+		Cure: []string{fmt.Sprintf("ulimit -n %d", need)},
+	})
+}
+
+// nameservers warns of those that cannot be asked, and of a stub resolver: it asks on
+// from an address that no rule chose.
+func (c *checker) nameservers(t *dialer.Table) {
+	stub := false
+	for _, a := range c.facts.Nameservers {
+		switch {
+		case !a.IsLoopback():
+			c.nameserver(t, a)
+		case !stub:
+			stub = true
+			c.stub(a)
+		}
+	}
+}
+
+// nameserver asks the rules about the queries to a.
+func (c *checker) nameserver(t *dialer.Table, a netip.Addr) {
+	d := t.Lookup(dialer.Flow{Network: "udp", Dst: netip.AddrPortFrom(a, 53)})
+	if d.Err == nil {
+		return
+	}
+	kind, name, who := "rule", d.Rule, fmt.Sprintf("rule %q", d.Rule)
+	if d.Index < 0 {
+		kind, name, who = "default", "", "the default"
+	}
+	c.found = append(c.found, Finding{
+		Severity: Warning,
+		Position: c.cfg.Position(kind, name),
+		Text:     fmt.Sprintf("queries to the name server %v (/etc/resolv.conf) are refused by %s, so names that it should know cannot be resolved: %v", a, who, d.Err),
+		Hint:     fmt.Sprintf("write a rule above it: to = %q, port = 53, use = the source for queries", a),
+	})
+}
+
+func (c *checker) stub(a netip.Addr) {
+	f := Finding{
+		Severity: Warning,
+		Position: "/etc/resolv.conf",
+		Text:     fmt.Sprintf("names are resolved by %v on this host, whose own queries leave from an address that no rule chooses", a),
+		Hint:     "name the servers themselves in resolv.conf",
+	}
+	// The addresses of systemd-resolved (systemd-resolved.service(8)).
+	if a == netip.AddrFrom4([4]byte{127, 0, 0, 53}) || a == netip.AddrFrom4([4]byte{127, 0, 0, 54}) {
+		f.Hint = "let resolv.conf name the servers that systemd-resolved asks"
+		f.Cure = []string{"ln -sf /run/systemd/resolve/resolv.conf /etc/resolv.conf"}
+	}
+	c.found = append(c.found, f)
+}
