@@ -49,7 +49,8 @@ func TestIdle(t *testing.T) {
 	if live() {
 		t.Fatal("lives on")
 	}
-	if lines.count("msg=flow") != 1 || lines.count("err=") != 0 {
+	until(t, "the flow's line", func() bool { return lines.count("msg=flow") == 1 })
+	if lines.count("err=") != 0 {
 		t.Errorf("want a clean end, log: %s", lines)
 	}
 	if n := e.Stats().Owners; n != 0 {

@@ -66,18 +66,18 @@ func (f *Forward) start(m *pktinfo.Message) *flow {
 // was done within the last second.
 func (f *Forward) refuse(o *opening, err error, n int) {
 	e := f.engine
+	reason := Refused
 	switch {
 	case errors.Is(err, errDraining):
 		e.counters.drop(Draining, n)
 		return
 	case errors.Is(err, errUnresolved):
-		e.counters.drop(Unresolved, n)
-	default:
-		e.counters.drop(Refused, n)
+		reason = Unresolved
 	}
 	if e.refusals.allow(refusal{o.key.client.Addr(), o.settings.Name, o.decision.Rule}, e.now()) {
 		e.Flows.Refuse(o.info(), o.began, err)
 	}
+	e.counters.drop(reason, n)
 }
 
 // info is what is known of the flow before it has a port.
