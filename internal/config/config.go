@@ -117,7 +117,6 @@ func Default() *Config {
 			HalfClosed: 5 * time.Minute,
 			UDP:        2 * time.Minute,
 			Drain:      30 * time.Second,
-			User:       30 * time.Second,
 			KeepAlive:  30 * time.Second,
 		},
 		Log:   Log{Format: "auto", Flows: true, Destinations: true},
