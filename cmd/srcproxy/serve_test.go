@@ -204,14 +204,33 @@ func TestReload(t *testing.T) {
 	s.ends(exitFine)
 }
 
-func TestServePortTaken(t *testing.T) {
+func TestNotBound(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	code, stdout, stderr := output(t, "", "serve", "--listen", l.Addr().String())
-	if code != exitFound || stdout != "" || !strings.Contains(stderr, l.Addr().String()) {
-		t.Errorf("got %d, %q, %q", code, stdout, stderr)
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, tt := range []struct{ kind, addr, want string }{
+		{"mixed", l.Addr().String(), fmt.Sprintf("pid %d (", os.Getpid())},
+		{"udp", c.LocalAddr().String(), fmt.Sprintf("pid %d (", os.Getpid())},
+		{"mixed", "203.0.113.77:1080", "srcproxy check prints the command"},
+	} {
+		text := fmt.Sprintf("default = \"kernel\"\n[[listen]]\n%s = %q\nallow = \"127.0.0.0/8\"\n", tt.kind, tt.addr)
+		if tt.kind == "udp" {
+			text += "to = \"127.0.0.1:9\"\n"
+		}
+		file := filepath.Join(t.TempDir(), "config.toml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, stdout, stderr := output(t, "", "serve", "-c", file)
+		if code != exitFound || stdout != "" || !strings.Contains(stderr, tt.addr) || !strings.Contains(stderr, tt.want) {
+			t.Errorf("%s %s: got %d, %q, %q, want %q", tt.kind, tt.addr, code, stdout, stderr, tt.want)
+		}
 	}
 }
