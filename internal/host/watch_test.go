@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,14 +18,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain runs the tests as the root of a user namespace when they are not root's,
+// so that they can make network namespaces.
+func TestMain(m *testing.M) {
+	const inside = "HOST_TEST_INSIDE"
+	if os.Geteuid() == 0 || os.Getenv(inside) != "" {
+		goleak.VerifyTestMain(m)
+		return
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+		Pdeathsig:   syscall.SIGKILL,
+	}
+	exit := (*exec.ExitError)(nil)
+	switch err := cmd.Run(); {
+	case err == nil:
+		os.Exit(0)
+	case errors.As(err, &exit):
+		os.Exit(exit.ExitCode())
+	}
+	goleak.VerifyTestMain(m) // no user namespaces here: what needs one is skipped
+}
 
 // inNamespace runs f in a network namespace of its own, on a thread that ends with
 // it. F must not call t.Fatal: it returns an error.
 func inNamespace(t *testing.T, f func() error) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("only root may make a network namespace")
+		t.Skip("no permission to make a user namespace, and in it network namespaces")
 	}
 	done := make(chan error)
 	go func() {
