@@ -79,7 +79,7 @@ func Check(cfg *config.Config, h *host.Snapshot, f host.Facts) *Report {
 	}
 	table, err := cfg.Table()
 	if err != nil {
-		c.add(Error, cfg.Path, nil, "%v", err)
+		c.add(Error, place{}, nil, "%v", err)
 	}
 	c.sources()
 	c.listeners()
@@ -123,9 +123,15 @@ type checker struct {
 	found []Finding
 }
 
-func (c *checker) add(s Severity, position string, cure []string, format string, args ...any) {
-	c.found = append(c.found, Finding{Severity: s, Position: position, Text: fmt.Sprintf(format, args...), Cure: cure})
+func (c *checker) add(s Severity, at place, cure []string, format string, args ...any) {
+	c.found = append(c.found, Finding{Severity: s, Position: c.position(at), Text: fmt.Sprintf(format, args...), Cure: cure})
 }
+
+// place is a place in the file as config.Position is asked for it. It is asked only
+// for findings, since each answer takes a look at the whole file.
+type place struct{ kind, name string }
+
+func (c *checker) position(at place) string { return c.cfg.Position(at.kind, at.name) }
 
 // sources looks at all sources, whether they are named or stand as an address in a
 // rule, a pool, a listener or the default.
@@ -136,7 +142,7 @@ func (c *checker) sources() {
 			return
 		}
 		seen[s] = true
-		c.source(s, c.cfg.Position(kind, name))
+		c.source(s, place{kind, name})
 	}
 	use := func(u dialer.Use, kind, name string) {
 		one(u.Source, kind, name)
@@ -177,29 +183,29 @@ func sortedKeys(m map[dialer.Match]dialer.Use) []dialer.Match {
 	return keys
 }
 
-func (c *checker) source(s *dialer.Source, position string) {
+func (c *checker) source(s *dialer.Source, at place) {
 	switch {
 	case s.Prefix.IsValid():
-		c.prefix(s, position)
+		c.prefix(s, at)
 	case s.First.IsValid():
-		c.addressRange(s, position)
+		c.addressRange(s, at)
 	default:
 		for _, a := range s.Addrs {
-			c.address(s, a, position)
+			c.address(s, a, at)
 		}
 	}
-	c.ports(s, position)
+	c.ports(s, at)
 }
 
-func (c *checker) prefix(s *dialer.Source, position string) {
+func (c *checker) prefix(s *dialer.Source, at place) {
 	if s.FreeBind || c.host.Covers(s.Prefix) {
 		return
 	}
-	c.add(Warning, position, []string{addLocalRoute(s.Prefix)},
+	c.add(Warning, at, []string{addLocalRoute(s.Prefix)},
 		"source %q: %v has no local route, so replies to its addresses do not reach this program", s.Name, s.Prefix)
 }
 
-func (c *checker) address(s *dialer.Source, a netip.Addr, position string) {
+func (c *checker) address(s *dialer.Source, a netip.Addr, at place) {
 	if s.FreeBind || c.host.Local(a) {
 		return
 	}
@@ -208,10 +214,10 @@ func (c *checker) address(s *dialer.Source, a netip.Addr, position string) {
 		who = "source " + s.Name
 	}
 	if what := c.notUsable(a); what != "" {
-		c.add(Warning, position, nil, "%s %s", who, what)
+		c.add(Warning, at, nil, "%s %s", who, what)
 		return
 	}
-	c.add(Warning, position, []string{c.addAddress(a)}, "%s is on no interface of this host", who)
+	c.add(Warning, at, []string{c.addAddress(a)}, "%s is on no interface of this host", who)
 }
 
 // notUsable says why an address that is on an interface cannot be used.
@@ -233,7 +239,7 @@ func (c *checker) notUsable(a netip.Addr) string {
 // maxRange bounds the addresses of a range that are looked at one by one.
 const maxRange = 1 << 16
 
-func (c *checker) addressRange(s *dialer.Source, position string) {
+func (c *checker) addressRange(s *dialer.Source, at place) {
 	if s.FreeBind {
 		return
 	}
@@ -251,7 +257,7 @@ func (c *checker) addressRange(s *dialer.Source, position string) {
 	cure := c.addAddresses(missing)
 	f := Finding{
 		Severity: Warning,
-		Position: position,
+		Position: c.position(at),
 		Text:     fmt.Sprintf("source %q: %d of the %d addresses %v-%v are on no interface of this host", s.Name, len(missing), n, s.First, s.Last),
 		Cure:     cure,
 	}
@@ -262,13 +268,13 @@ func (c *checker) addressRange(s *dialer.Source, position string) {
 }
 
 // ports warns of a range that dials refuse, since the kernel ignores it.
-func (c *checker) ports(s *dialer.Source, position string) {
+func (c *checker) ports(s *dialer.Source, at place) {
 	lo, hi := c.facts.PortLo, c.facts.PortHi
 	if s.Ports.IsZero() || lo == 0 || lo <= s.Ports.Lo && s.Ports.Hi <= hi {
 		return
 	}
 	cure := fmt.Sprintf(`sysctl -w net.ipv4.ip_local_port_range="%d %d"`, min(lo, s.Ports.Lo), max(hi, s.Ports.Hi))
-	c.add(Warning, position, []string{cure},
+	c.add(Warning, at, []string{cure},
 		"source %q: ports %v are not all inside net.ipv4.ip_local_port_range, %d-%d, and the kernel would ignore them: dials from it fail",
 		s.Name, s.Ports, lo, hi)
 }
@@ -281,7 +287,7 @@ func (c *checker) listeners() {
 			if a.Addr().IsUnspecified() || c.host.Local(a.Addr()) {
 				continue
 			}
-			c.add(Warning, c.cfg.Position("listener", l.Name), []string{c.addAddress(a.Addr())},
+			c.add(Warning, place{"listener", l.Name}, []string{c.addAddress(a.Addr())},
 				"listener %q: %v is on no interface of this host, so it cannot be listened on", l.Name, a.Addr())
 		}
 	}

@@ -22,14 +22,14 @@ func addLocalRoute(p netip.Prefix) string {
 
 // addAddress returns the command that brings a onto this host.
 func (c *checker) addAddress(a netip.Addr) string {
-	bits, link := c.place(a)
+	bits, link := c.linkFor(a)
 	return fmt.Sprintf("ip addr add %v/%d dev %s", a, bits, link)
 }
 
-// place returns the link on which a belongs, and the length of its prefix there: those
+// linkFor returns the link on which a belongs, and the length of its prefix there: those
 // of an address whose subnet it is in, else as a single address the link on which
 // other addresses of this host are.
-func (c *checker) place(a netip.Addr) (int, string) {
+func (c *checker) linkFor(a netip.Addr) (int, string) {
 	best := host.Address{}
 	for _, x := range c.host.Addresses() {
 		if x.Prefix.Contains(a) && (!best.Prefix.IsValid() || x.Prefix.Bits() > best.Prefix.Bits()) {
@@ -82,7 +82,7 @@ func (c *checker) addByLoop(list []netip.Addr) string {
 	if [3]byte(a[:3]) != [3]byte(b[:3]) || int(b[3])-int(a[3]) != len(list)-1 {
 		return ""
 	}
-	bits, link := c.place(first)
+	bits, link := c.linkFor(first)
 	net := strings.TrimSuffix(first.String(), fmt.Sprint(a[3]))
 	return fmt.Sprintf("for i in $(seq %d %d); do ip addr add %s$i/%d dev %s; done", a[3], b[3], net, bits, link)
 }

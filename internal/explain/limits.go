@@ -11,25 +11,25 @@ import (
 func (c *checker) privilegedPorts() {
 	for i := range c.cfg.Listen {
 		l := &c.cfg.Listen[i]
-		position := c.cfg.Position("listener", l.Name)
+		at := place{"listener", l.Name}
 		what := fmt.Sprintf("listener %q", l.Name)
 		for _, a := range l.Addrs {
-			c.privileged(a.Port(), position, what+" listens on")
+			c.privileged(a.Port(), at, what+" listens on")
 		}
-		c.privileged(l.SourcePort, position, what+" sends from")
+		c.privileged(l.SourcePort, at, what+" sends from")
 	}
 	for i := range c.cfg.Rules {
 		name := ruleName(c.cfg.Rules[i].Name, i)
-		c.privileged(c.cfg.Rules[i].SourcePort, c.cfg.Position("rule", name), fmt.Sprintf("rule %q sends from", name))
+		c.privileged(c.cfg.Rules[i].SourcePort, place{"rule", name}, fmt.Sprintf("rule %q sends from", name))
 	}
 }
 
-func (c *checker) privileged(port uint16, position, what string) {
+func (c *checker) privileged(port uint16, at place, what string) {
 	if port == 0 || int(port) >= c.facts.Unprivileged {
 		return
 	}
 	if c.facts.BindService {
-		c.add(Note, position, nil, "%s port %d, which needs CAP_NET_BIND_SERVICE; this process has it", what, port)
+		c.add(Note, at, nil, "%s port %d, which needs CAP_NET_BIND_SERVICE; this process has it", what, port)
 		return
 	}
 	cure := []string{
@@ -38,7 +38,7 @@ func (c *checker) privileged(port uint16, position, what string) {
 	}
 	c.found = append(c.found, Finding{
 		Severity: Warning,
-		Position: position,
+		Position: c.position(at),
 		Text:     fmt.Sprintf("%s port %d, which needs CAP_NET_BIND_SERVICE; this process does not have it", what, port),
 		Hint:     "run one of these as root, or start srcproxy with the capability",
 		Cure:     cure,

@@ -28,7 +28,10 @@ func (e *Explainer) walk(f dialer.Flow) Walk {
 			w.Above++
 			w.Steps = append(w.Steps[:0], w.Steps[1:]...)
 		}
-		w.Steps = append(w.Steps, e.step(i, r))
+		w.Steps = append(w.Steps, step(i, r))
+	}
+	for i := range w.Steps { // of those left only: each takes a look at the whole file
+		w.Steps[i].Position = e.Config.Position("rule", w.Steps[i].Rule)
 	}
 	if !matched && f.Dst.Addr().IsValid() {
 		w.Steps = append(w.Steps, e.otherwise())
@@ -50,8 +53,8 @@ func (e *Explainer) walk(f dialer.Flow) Walk {
 	return w
 }
 
-func (e *Explainer) step(i int, r dialer.Reason) Step {
-	s := Step{Number: i + 1, Rule: r.Rule, Verdict: NoMatch, Reason: r.Text, Position: e.Config.Position("rule", r.Rule)}
+func step(i int, r dialer.Reason) Step {
+	s := Step{Number: i + 1, Rule: r.Rule, Verdict: NoMatch, Reason: r.Text}
 	if r.Matched {
 		s.Verdict = Matches
 	}
