@@ -1,0 +1,147 @@
+package server
+
+import (
+	"errors"
+	"maps"
+	"net"
+	"net/netip"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/srcproxy/srcproxy/internal/config"
+	"github.com/srcproxy/srcproxy/internal/inbound"
+	"github.com/srcproxy/srcproxy/internal/udprelay"
+)
+
+// listener is what inbound.Listener and udprelay.Forward have in common.
+type listener[S any] interface {
+	comparable
+	Set(*S)
+	Serve()
+	Close() error
+	Addr() net.Addr
+	SyscallConn() (syscall.RawConn, error)
+}
+
+// control is called on a listening socket before it is bound.
+type control = func(network, address string, c syscall.RawConn) error
+
+// apply makes cfg what the program serves: it checks all, opens what is new, swaps,
+// and closes what is old. When anything fails, nothing has changed.
+func (s *server) apply(cfg *config.Config) error {
+	p, err := s.plan(cfg)
+	if err != nil {
+		return err
+	}
+	tcp, err := open(s.tcp, p.tcp, s.listenTCP)
+	if err != nil {
+		return err
+	}
+	udp, err := open(s.udp, p.udp, s.listenUDP)
+	if err != nil {
+		return errors.Join(err, closeAll(tcp))
+	}
+	s.configure(cfg)
+	oldTCP := swap(s.tcp, p.tcp, tcp)
+	oldUDP := swap(s.udp, p.udp, udp)
+	s.announce(tcp, udp, p)
+	for _, l := range oldTCP {
+		s.retire(l)
+	}
+	return closeAll(oldUDP)
+}
+
+// configure sets what listeners share.
+func (s *server) configure(cfg *config.Config) {
+	s.level.Set(cfg.Log.Level)
+	s.flows.SetLogging(cfg.Log.Flows, cfg.Log.Destinations)
+	s.shared.Max.Store(int64(cfg.Limits.Connections))
+	s.engine.SetMaxFlows(cfg.Limits.UDPFlows)
+	s.drainIn = cfg.Timeouts.Drain
+}
+
+func (s *server) announce(tcp map[netip.AddrPort]*inbound.Listener, udp map[netip.AddrPort]*udprelay.Forward, p *plan) {
+	for a, l := range tcp {
+		s.log.Info("listening", "listener", p.tcp[a].Name, "addr", l.Addr().String())
+	}
+	for a, f := range udp {
+		s.log.Info("listening", "listener", p.udp[a].Name, "addr", f.Addr().String())
+	}
+}
+
+func (s *server) listenTCP(a netip.AddrPort, settings *inbound.Settings, c control) (*inbound.Listener, error) {
+	return inbound.Listen(s.ctx, a, settings, c)
+}
+
+func (s *server) listenUDP(a netip.AddrPort, settings *udprelay.Settings, c control) (*udprelay.Forward, error) {
+	return s.engine.Listen(s.ctx, a, settings, c)
+}
+
+// open opens what is wanted and not there. On an error it has closed all of them again.
+func open[S any, L listener[S]](have map[netip.AddrPort]L, want map[netip.AddrPort]*S, listen func(netip.AddrPort, *S, control) (L, error)) (map[netip.AddrPort]L, error) {
+	opened := make(map[netip.AddrPort]L)
+	for a, settings := range want {
+		if _, ok := have[a]; ok {
+			continue
+		}
+		l, err := listen(a, settings, nil)
+		if errors.Is(err, syscall.EADDRINUSE) && shareWithOld(have, want, a) {
+			l, err = listen(a, settings, reusePort)
+		}
+		if err != nil {
+			return nil, errors.Join(err, closeAll(opened))
+		}
+		opened[a] = l
+	}
+	return opened, nil
+}
+
+// shareWithOld lets a new socket take the port of old ones of ours that are about to
+// close, as when 127.0.0.1:1080 becomes [::]:1080: no moment without a listener.
+func shareWithOld[S any, L listener[S]](have map[netip.AddrPort]L, want map[netip.AddrPort]*S, a netip.AddrPort) bool {
+	shared := false
+	for b, l := range have {
+		if _, stays := want[b]; stays || b.Port() != a.Port() {
+			continue
+		}
+		raw, err := l.SyscallConn()
+		shared = err == nil && reusePort("", "", raw) == nil || shared
+	}
+	return shared
+}
+
+func reusePort(_, _ string, c syscall.RawConn) error {
+	var inner error
+	err := c.Control(func(fd uintptr) {
+		inner = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	})
+	return errors.Join(err, inner)
+}
+
+// swap puts the new listeners into have, gives those that stay their new settings, and
+// returns those that are not wanted any more.
+func swap[S any, L listener[S]](have map[netip.AddrPort]L, want map[netip.AddrPort]*S, opened map[netip.AddrPort]L) map[netip.AddrPort]L {
+	old := make(map[netip.AddrPort]L)
+	for a, l := range have {
+		if settings, ok := want[a]; ok {
+			l.Set(settings)
+		} else {
+			old[a] = l
+			delete(have, a)
+		}
+	}
+	maps.Copy(have, opened)
+	for _, l := range opened {
+		l.Serve()
+	}
+	return old
+}
+
+func closeAll[K comparable, L interface{ Close() error }](ls map[K]L) error {
+	var errs []error
+	for _, l := range ls {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
+}

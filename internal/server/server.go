@@ -1,0 +1,195 @@
+// Package server starts what a configuration describes, exchanges it on reload, and
+// ends it by a drain. It holds no logic of its own about flows.
+package server
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/srcproxy/srcproxy/internal/config"
+	"github.com/srcproxy/srcproxy/internal/egress"
+	"github.com/srcproxy/srcproxy/internal/flows"
+	"github.com/srcproxy/srcproxy/internal/host"
+	"github.com/srcproxy/srcproxy/internal/inbound"
+	"github.com/srcproxy/srcproxy/internal/udprelay"
+)
+
+// Options say what to run, and where it talks to. All but Load may be left out.
+type Options struct {
+	// Load returns the configuration: once at the start and again for each reload.
+	Load func() (*config.Config, error)
+
+	// Reload asks for a reload with each value. Send on a channel with room for one,
+	// so that requests during a reload become one.
+	Reload <-chan os.Signal
+
+	// Stderr gets the log; nil discards it. Terminal makes it text where the
+	// configuration does not say.
+	Stderr   io.Writer
+	Terminal bool
+
+	// Ready is called once all listeners accept, with their addresses.
+	Ready func(*config.Config, []net.Addr)
+}
+
+// Run serves until ctx ends; then it drains and returns nil. An error means that it
+// could not start, and nothing is left of it.
+func Run(ctx context.Context, o Options) error {
+	cfg, err := o.Load()
+	if err != nil {
+		return err
+	}
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	s, err := newServer(life, &o, cfg)
+	if err != nil {
+		return err
+	}
+	if err := s.apply(cfg); err != nil {
+		return err
+	}
+	s.log.Info("ready")
+	if o.Ready != nil {
+		o.Ready(cfg, s.addrs())
+	}
+	for {
+		select {
+		case <-o.Reload:
+			s.reload(o.Load)
+		case <-ctx.Done():
+			s.drain()
+			return nil
+		}
+	}
+}
+
+// server is the running program. Only the goroutine of Run uses it.
+type server struct {
+	ctx     context.Context
+	log     *slog.Logger
+	level   *slog.LevelVar
+	host    *host.Host
+	flows   *flows.Registry
+	shared  *inbound.Shared
+	engine  *udprelay.Engine
+	tcp     map[netip.AddrPort]*inbound.Listener
+	udp     map[netip.AddrPort]*udprelay.Forward
+	retired sync.WaitGroup // listeners that are closed, but whose flows live on
+	drainIn time.Duration
+	reloads int
+}
+
+func newServer(ctx context.Context, o *Options, cfg *config.Config) (*server, error) {
+	s := &server{
+		ctx:   ctx,
+		level: new(slog.LevelVar),
+		tcp:   make(map[netip.AddrPort]*inbound.Listener),
+		udp:   make(map[netip.AddrPort]*udprelay.Forward),
+	}
+	s.log = newLogger(o, cfg.Log.Format, s.level)
+	h, err := host.Watch(ctx, s.log)
+	if err != nil {
+		return nil, fmt.Errorf("watch the addresses of this host: %w", err)
+	}
+	limit, err := host.MaxOpenFiles()
+	if err != nil {
+		return nil, err
+	}
+	s.host = h
+	s.flows = &flows.Registry{Log: s.log}
+	s.engine = &udprelay.Engine{Flows: s.flows, Log: s.log}
+	s.shared = &inbound.Shared{
+		Flows:       s.flows,
+		Descriptors: inbound.NewDescriptors(limit),
+		Log:         s.log,
+	}
+	return s, nil
+}
+
+func newLogger(o *Options, format string, level slog.Leveler) *slog.Logger {
+	w := o.Stderr
+	if w == nil {
+		w = io.Discard
+	}
+	ho := &slog.HandlerOptions{Level: level}
+	if format == "text" || format == "auto" && o.Terminal {
+		return slog.New(slog.NewTextHandler(w, ho))
+	}
+	return slog.New(slog.NewJSONHandler(w, ho))
+}
+
+// addrs returns the addresses on which the program listens.
+func (s *server) addrs() []net.Addr {
+	var out []net.Addr
+	for _, l := range s.tcp {
+		out = append(out, l.Addr())
+	}
+	for _, f := range s.udp {
+		out = append(out, f.Addr())
+	}
+	return out
+}
+
+// reload takes the configuration anew. One that cannot be used changes nothing.
+func (s *server) reload(load func() (*config.Config, error)) {
+	s.reloads++
+	cfg, err := load()
+	if err == nil {
+		err = s.apply(cfg)
+	}
+	if err != nil {
+		s.log.Error("reload failed", "reloads", s.reloads, "err", err)
+		return
+	}
+	s.log.Info("reloaded", "reloads", s.reloads)
+}
+
+// drain ends the program: nothing new is let in, TCP flows get their time to end, and
+// what is left then is ended. UDP conversations have no end of their own; they go on
+// as long as the drain takes.
+func (s *server) drain() {
+	s.log.Info("draining", "flows", s.flows.Len())
+	for _, l := range s.tcp {
+		s.retire(l)
+	}
+	for _, f := range s.udp {
+		f.Drain()
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.retired.Wait()
+	}()
+	timer := time.NewTimer(s.drainIn)
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+		s.flows.CloseAll(flows.ErrDrained)
+		<-ended
+	}
+	if err := s.engine.Close(); err != nil {
+		s.log.Warn("stop udp", "err", err)
+	}
+	s.log.Info("stopped")
+}
+
+// retire closes a listener and lets its flows go on.
+func (s *server) retire(l *inbound.Listener) {
+	if err := l.Close(); err != nil {
+		s.log.Warn("close listener", "addr", l.Addr().String(), "err", err)
+	}
+	s.retired.Go(l.Wait)
+}
+
+// state is what the dialers ask of the sources.
+func (s *server) state() *egress.State {
+	return &egress.State{Host: s.host, Live: s.flows.SourceLen}
+}
