@@ -10,6 +10,7 @@ import (
 
 var (
 	errUnspecified = errors.New("the unspecified address is no destination")
+	errItself      = errors.New("the listener would connect to itself")
 	errProtected   = errors.New("only a rule for exactly that range lets a remote client in")
 )
 
@@ -43,6 +44,21 @@ func Guard(local func(netip.Addr) bool) func(dialer.Flow, dialer.Decision) error
 			return fmt.Errorf("%w: %v is in %v, and %w", dialer.ErrDenied, dst, r, errProtected)
 		}
 		return nil
+	}
+}
+
+// notItself adds to guard, which may be nil, that nobody is connected to the very
+// address that was connected to: a forward to itself would go round until something
+// runs out.
+func notItself(guard func(dialer.Flow, dialer.Decision) error) func(dialer.Flow, dialer.Decision) error {
+	return func(f dialer.Flow, d dialer.Decision) error {
+		if f.Dst == f.Asked {
+			return fmt.Errorf("%w: %w", dialer.ErrDenied, errItself)
+		}
+		if guard == nil {
+			return nil
+		}
+		return guard(f, d)
 	}
 }
 

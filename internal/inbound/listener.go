@@ -108,7 +108,10 @@ func Listen(ctx context.Context, addr netip.AddrPort, s *Settings, control func(
 
 // Set makes s the settings of the connections that come from now on.
 func (l *Listener) Set(s *Settings) {
-	l.settings.Store(s)
+	c, d := *s, *s.Dialer
+	d.Guard = notItself(d.Guard)
+	c.Dialer = &d
+	l.settings.Store(&c)
 	// What is accepted inherits the options of the listener: five system calls less
 	// for each connection.
 	if err := relay.TuneTCP(l.ln, s.KeepAlive, s.User); err != nil {

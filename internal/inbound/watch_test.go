@@ -111,6 +111,20 @@ func TestDialIsCancelledSoon(t *testing.T) {
 	}
 }
 
+// TestWatchOutlivesHandshake sees a client leave after the time for its handshake.
+func TestWatchOutlivesHandshake(t *testing.T) {
+	names := newResolver()
+	r := start(t, func(s *Settings) { s.Handshake, s.Dialer.Resolver = 2*patience, names })
+	c := r.dial(t)
+	mustSend(t, c, asks["socks5"].send)
+	within(t, names.asked, limit)
+	time.Sleep(3 * patience) // nothing must happen, so there is nothing to wait for
+	finish(c)
+	if err := within(t, names.ended, 3*time.Second); !errors.Is(err, errGone) {
+		t.Errorf("the dial ended by %v, want %v", err, errGone)
+	}
+}
+
 // TestWatchLeavesNothing answers late and wants a flow without a deadline left on it.
 func TestWatchLeavesNothing(t *testing.T) {
 	target := serve(t, echo)
