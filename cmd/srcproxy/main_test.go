@@ -70,13 +70,12 @@ func TestPasswords(t *testing.T) {
 	for _, tt := range []struct {
 		name, password, err string
 	}{
-		{"72 bytes", strings.Repeat("x", 72), ""},
+		{"72 bytes with blanks around them", " " + strings.Repeat("x", 70) + " ", ""},
 		{"73 bytes", strings.Repeat("x", 73), "the password has 73 bytes, and bcrypt looks at 72"},
 		{"not ASCII", strings.Repeat("ü", 37), "the password has 74 bytes, and bcrypt looks at 72"},
 		{"NUL", "a\x00b", "the password has a NUL, and bcrypt stops there"},
 		{"empty", "", "the password is empty"},
 		{"two lines", "a\nb", "the password is one line; the standard input has more"},
-		{"blanks", " a b ", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			code, stdout, stderr := output(t, tt.password+"\n", "passwd", "alice")
