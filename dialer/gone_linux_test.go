@@ -6,6 +6,7 @@ import (
 
 	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // TestAddressGone takes a source's address from the host under open sockets: nothing may
@@ -67,6 +68,7 @@ func addressOfLoopback(t *testing.T, change func(netlink.Link, *netlink.Addr) er
 	if err != nil {
 		t.Fatal(err)
 	}
+	a.Flags = unix.IFA_F_NODAD // else an IPv6 address cannot be bound at once
 	if err := change(lo, a); err != nil {
 		t.Fatalf("%v: %v", p, err)
 	}
