@@ -3,17 +3,15 @@ package main
 import (
 	"fmt"
 
-	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/config"
-	"github.com/srcproxy/srcproxy/internal/egress"
 	"github.com/srcproxy/srcproxy/internal/explain"
 	"github.com/srcproxy/srcproxy/internal/host"
-	"github.com/srcproxy/srcproxy/internal/inbound"
+	"github.com/srcproxy/srcproxy/internal/server"
 )
 
 // explainer returns what answers for the flows of a listener, or where that is nil,
-// for those of any proxy. It decides as the service does: by the same rules, the
-// addresses that are here now, and the guard.
+// for those of any proxy. It decides as the service does, by the addresses that are
+// here now.
 func explainer(cfg *config.Config, l *config.Listener) (*explain.Explainer, error) {
 	table, err := cfg.Table()
 	if err != nil {
@@ -23,22 +21,11 @@ func explainer(cfg *config.Config, l *config.Listener) (*explain.Explainer, erro
 	if err != nil {
 		return nil, fmt.Errorf("read the addresses of this host: %w", err)
 	}
-	d := &dialer.Dialer{
-		Table:      table,
-		State:      &egress.State{Host: snapshot},
-		Timeout:    cfg.Timeouts.Dial,
-		PreferIPv4: cfg.PreferIPv4,
-	}
-	asks := *d // name servers are asked by the rules, and without the guard
-	d.Resolver = egress.Resolver(&asks)
-	e := &explain.Explainer{Config: cfg, Dialer: d}
-	switch {
-	case l == nil || !l.Kind.IsForward():
-		d.Guard = inbound.Guard(snapshot.Local)
-	case l.Use != nil:
+	dialers := server.Dialers{Config: cfg, Table: table, Host: snapshot}
+	e := &explain.Explainer{Config: cfg}
+	if l != nil && l.Use != nil {
 		e.Own = l
-		own := dialer.Rule{Name: l.Name, Use: *l.Use, SourcePort: l.SourcePort}
-		d.Table, err = dialer.NewTable([]dialer.Rule{own}, dialer.Use{})
 	}
+	e.Dialer, err = dialers.For(l)
 	return e, err
 }

@@ -7,7 +7,6 @@ import (
 
 	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/config"
-	"github.com/srcproxy/srcproxy/internal/egress"
 	"github.com/srcproxy/srcproxy/internal/inbound"
 	"github.com/srcproxy/srcproxy/internal/udprelay"
 )
@@ -24,14 +23,14 @@ func (s *server) plan(cfg *config.Config) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	byRules := s.dialer(cfg, table)
+	dialers := Dialers{Config: cfg, Table: table, Host: s.host, Live: s.flows.SourceLen}
 	p := &plan{
 		tcp: make(map[netip.AddrPort]*inbound.Settings),
 		udp: make(map[netip.AddrPort]*udprelay.Settings),
 	}
 	for i := range cfg.Listen {
 		l := &cfg.Listen[i]
-		d, err := s.dialerFor(cfg, l, byRules)
+		d, err := dialers.For(l)
 		if err != nil {
 			return nil, fmt.Errorf("listener %q: %w", l.Name, err)
 		}
@@ -40,48 +39,6 @@ func (s *server) plan(cfg *config.Config) (*plan, error) {
 		}
 	}
 	return p, nil
-}
-
-// dialer returns the Dialer that goes by table.
-func (s *server) dialer(cfg *config.Config, table *dialer.Table) *dialer.Dialer {
-	asks := &dialer.Dialer{Table: table, State: s.state(), Timeout: cfg.Timeouts.Dial}
-	return &dialer.Dialer{
-		Table:      table,
-		State:      asks.State,
-		Resolver:   egress.Resolver(asks),
-		Timeout:    cfg.Timeouts.Dial,
-		PreferIPv4: cfg.PreferIPv4,
-		KeepAlive:  -1, // inbound turns it on where a connection lives long enough
-	}
-}
-
-// dialerFor returns the Dialer of one listener: a forward with its own use does not
-// ask the rules, and a proxy, whose clients name the destination, is guarded.
-func (s *server) dialerFor(cfg *config.Config, l *config.Listener, byRules *dialer.Dialer) (*dialer.Dialer, error) {
-	forward := l.Kind == config.TCP || l.Kind == config.UDP
-	d := *byRules
-	if forward && (l.Use != nil || l.SourcePort != 0) {
-		return s.ownUse(cfg, l, &d)
-	}
-	if !forward {
-		d.Guard = inbound.Guard(s.host.Local)
-	}
-	return &d, nil
-}
-
-// ownUse gives a forward a table of its own, in which the one rule is its use.
-func (s *server) ownUse(cfg *config.Config, l *config.Listener, d *dialer.Dialer) (*dialer.Dialer, error) {
-	rule := dialer.Rule{Name: l.Name, SourcePort: l.SourcePort}
-	if l.Use == nil {
-		return d, nil // a UDP forward's fixed port; the rules choose the source
-	}
-	rule.Use = *l.Use
-	table, err := dialer.NewTable([]dialer.Rule{rule}, dialer.Use{})
-	if err != nil {
-		return nil, err
-	}
-	d.Table = table
-	return d, nil
 }
 
 func (s *server) add(p *plan, cfg *config.Config, l *config.Listener, d *dialer.Dialer) error {

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/srcproxy/srcproxy/internal/config"
-	"github.com/srcproxy/srcproxy/internal/egress"
 	"github.com/srcproxy/srcproxy/internal/flows"
 	"github.com/srcproxy/srcproxy/internal/host"
 	"github.com/srcproxy/srcproxy/internal/inbound"
@@ -187,9 +186,4 @@ func (s *server) retire(l *inbound.Listener) {
 		s.log.Warn("close listener", "addr", l.Addr().String(), "err", err)
 	}
 	s.retired.Go(l.Wait)
-}
-
-// state is what the dialers ask of the sources.
-func (s *server) state() *egress.State {
-	return &egress.State{Host: s.host, Live: s.flows.SourceLen}
 }

@@ -1,0 +1,55 @@
+package server
+
+import (
+	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/internal/config"
+	"github.com/srcproxy/srcproxy/internal/egress"
+	"github.com/srcproxy/srcproxy/internal/inbound"
+)
+
+// Dialers makes the Dialer of each listener. The commands that explain what the service
+// would do use it as well, so that both decide alike.
+type Dialers struct {
+	Config *config.Config
+	Table  *dialer.Table // of the rules of Config
+
+	// Host tells which addresses are here.
+	Host egress.Host
+
+	// Live counts the flows of a source. Nil counts none.
+	Live func(source string) int
+}
+
+// For returns the Dialer of the flows that come by l, or for a nil l by any proxy. A
+// proxy, whose clients name the destination, is guarded; a forward with a use of its
+// own has a table in which that is the only rule.
+func (s *Dialers) For(l *config.Listener) (*dialer.Dialer, error) {
+	d := s.byRules()
+	if l == nil || !l.Kind.IsForward() {
+		d.Guard = inbound.Guard(s.Host.Local)
+		return d, nil
+	}
+	if l.Use == nil {
+		return d, nil
+	}
+	var err error
+	own := dialer.Rule{Name: l.Name, Use: *l.Use, SourcePort: l.SourcePort}
+	d.Table, err = dialer.NewTable([]dialer.Rule{own}, dialer.Use{})
+	return d, err
+}
+
+// byRules returns the Dialer that goes by the rules. Name servers are asked by them,
+// too, and without a guard: no client names those.
+func (s *Dialers) byRules() *dialer.Dialer {
+	t := s.Config.Timeouts.Dial
+	asks := &dialer.Dialer{
+		Table:     s.Table,
+		State:     &egress.State{Host: s.Host, Live: s.Live},
+		Timeout:   t,
+		KeepAlive: -1, // inbound turns it on where a connection lives long enough
+	}
+	d := *asks
+	d.Resolver = egress.Resolver(asks)
+	d.PreferIPv4 = s.Config.PreferIPv4
+	return &d
+}
