@@ -116,8 +116,14 @@ func TestNameFails(t *testing.T) {
 	until(t, "no look-up so soon", func() bool { return dropped(e, Unresolved) == 2 })
 	ticks.advance(lookupPause)
 	echo(t, c, addrPort(f.conn), "3")
-	if n := r.asked.Load(); n != 2 {
-		t.Errorf("%d look-ups, want 2", n)
+	f.Set(&Settings{Dialer: d, Target: byName("other.example", p)})
+	other := open(t, "127.0.0.1:0")
+	send(t, other, addrPort(f.conn), "4")
+	until(t, "it is dropped", func() bool { return dropped(e, Unresolved) == 3 })
+	f.Set(&Settings{Dialer: d, Target: byName("new.example", p)})
+	echo(t, other, addrPort(f.conn), "new settings are tried at once")
+	if n := r.asked.Load(); n != 4 {
+		t.Errorf("%d look-ups, want 4", n)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/flows"
+	"github.com/srcproxy/srcproxy/pktinfo"
 )
 
 // TestFixedPort has two forwards share S:port, since their peers differ.
@@ -95,6 +96,9 @@ func TestHold(t *testing.T) {
 	}
 	echo(t, open(t, "127.0.0.1:0"), addrPort(f.conn), "1")
 	e.Flows.CloseAll(flows.ErrClosed)
+	if isFree() {
+		t.Error("the port is free without a flow")
+	}
 	again := s
 	f.Set(&again)
 	if isFree() {
@@ -133,6 +137,11 @@ func TestBeside(t *testing.T) {
 	if saw := p.sources(t, 1)[0]; saw != at(f, "127.0.0.2") {
 		t.Errorf("the peer saw %v", saw)
 	}
+	for _, c := range []*pktinfo.Conn{f.conn, e.owners[at(f, "127.0.0.2")].conn} {
+		if option(t, c, unix.SOL_SOCKET, unix.SO_REUSEADDR) != 0 {
+			t.Errorf("%v may be bound beside", c.LocalAddr())
+		}
+	}
 	reuse := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return setReuseAddr(c, 1) }}
 	for _, a := range []string{"127.0.0.2", "127.0.0.4", "0.0.0.0"} {
 		if c, err := reuse.ListenPacket(t.Context(), "udp", at(f, a).String()); !isInUse(err) {
@@ -141,6 +150,54 @@ func TestBeside(t *testing.T) {
 				c.Close()
 			}
 		}
+	}
+}
+
+func option(t *testing.T, c *pktinfo.Conn, level, name int) (v int) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inner error
+	err = raw.Control(func(fd uintptr) { v, inner = unix.GetsockoptInt(int(fd), level, name) })
+	if err != nil || inner != nil {
+		t.Fatal(err, inner)
+	}
+	return v
+}
+
+// TestOptions looks at what the sockets of owners may do: fragment, and, for prefixes
+// only, send from addresses that are on no interface.
+func TestOptions(t *testing.T) {
+	e, _ := newEngine(t)
+	e.once.Do(e.setUp)
+	for _, tt := range []struct {
+		source   *dialer.Source
+		freeBind int
+	}{
+		{source("plain", "127.0.0.2"), 0},
+		{&dialer.Source{Name: "free", Addrs: []netip.Addr{netip.MustParseAddr("127.0.0.3")}, FreeBind: true}, 1},
+		{&dialer.Source{Name: "prefix", Prefix: netip.MustParsePrefix("192.0.2.7/32")}, 1},
+	} {
+		d := always(t, dialer.Use{Source: tt.source})
+		p := netip.MustParseAddrPort("127.0.0.1:9")
+		dec := d.Decide(dialer.Flow{Network: "udp", Dst: p})
+		e.mu.Lock()
+		o, err := e.ownerFor(routeOf(&dec, p, 0))
+		e.mu.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := option(t, o.conn, unix.IPPROTO_IP, unix.IP_FREEBIND); got != tt.freeBind {
+			t.Errorf("%s: IP_FREEBIND %d, want %d", tt.source.Name, got, tt.freeBind)
+		}
+		if got := option(t, o.conn, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER); got != unix.IP_PMTUDISC_DONT {
+			t.Errorf("%s: IP_MTU_DISCOVER %d", tt.source.Name, got)
+		}
+		e.mu.Lock()
+		e.release(o)
+		e.mu.Unlock()
 	}
 }
 
@@ -246,6 +303,16 @@ func TestGone(t *testing.T) {
 	if e.Stats().Flows != 1 || dropped(e, Unsent) != 4 {
 		t.Fatalf("stats %+v", e.Stats())
 	}
+	ms := make([]pktinfo.Message, 3)
+	for i := range ms {
+		ms[i] = pktinfo.Message{Buf: []byte("x"), N: 1, Addr: fl.legs[up].addr}
+	}
+	ms[1].Addr.Local = netip.MustParseAddr("::1") // of the wrong family
+	sent := len(p.sources(t, 1))
+	e.deliver(fl.legs[up].conn, ms, []*flow{fl, fl, fl}, up)
+	p.sources(t, sent+2) // one that cannot be sent does not stop the others
+	receive(t, c)
+	receive(t, c)
 	// No address of 127.0.0.0/8 can be taken away, so the flow gets one that is not here:
 	// the kernel's answer to the send is a real one.
 	f.mu.Lock()
