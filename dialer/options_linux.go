@@ -16,13 +16,23 @@ const ipLocalPortRange = 51 // IP_LOCAL_PORT_RANGE, Linux 6.3: low port in the l
 // to. It runs before the bind.
 func prepare(c syscall.RawConn, dec *Decision) error {
 	return control(c, func(fd int) error {
-		if dec.Source != nil && dec.Source.freeBind() {
-			if err := setInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1); err != nil { // works on IPv6 sockets too
-				return err
-			}
+		if err := prepareAddr(fd, dec); err != nil {
+			return err
 		}
 		return preparePort(fd, dec)
 	})
+}
+
+// prepareListen is prepare for a socket that listens, whose port the bind takes.
+func prepareListen(c syscall.RawConn, dec *Decision) error {
+	return control(c, func(fd int) error { return prepareAddr(fd, dec) })
+}
+
+func prepareAddr(fd int, dec *Decision) error {
+	if dec.Source == nil || !dec.Source.freeBind() {
+		return nil
+	}
+	return setInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1) // works on IPv6 sockets too
 }
 
 func preparePort(fd int, dec *Decision) error {

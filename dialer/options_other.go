@@ -15,3 +15,5 @@ func prepare(_ syscall.RawConn, dec *Decision) error {
 	}
 	return fmt.Errorf("source %v: %w", dec.Addr, errors.ErrUnsupported)
 }
+
+func prepareListen(c syscall.RawConn, dec *Decision) error { return prepare(c, dec) }
