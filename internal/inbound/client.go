@@ -32,6 +32,7 @@ type client struct {
 type request struct {
 	name   string
 	dst    netip.AddrPort // without an address where there is a name
+	bind   bool           // dst is to connect, and not to be connected
 	answer func(err error, bound netip.AddrPort) []byte
 }
 
@@ -67,7 +68,11 @@ func (c *client) open(req request) {
 	ctx, cancel := context.WithCancelCause(c.listener.ctx)
 	defer cancel(nil)
 	stop := c.watch(cancel, req.answer == nil)
-	server, dec, err := c.dial(ctx, req)
+	reach := c.dial
+	if req.bind {
+		reach = c.awaitPeer
+	}
+	server, dec, err := reach(ctx, req)
 	stop()
 	if err != nil {
 		c.declined(req, dec, cause(ctx, err))
@@ -96,7 +101,17 @@ func (c *client) dial(ctx context.Context, req request) (*net.TCPConn, dialer.De
 	if err := s.Shared.Descriptors.waitServer(ctx); err != nil {
 		return nil, dialer.Decision{}, err
 	}
-	conn, dec, err := s.Dialer.DialFlow(ctx, dialer.Flow{
+	conn, dec, err := s.Dialer.DialFlow(ctx, c.flow(req))
+	if err != nil {
+		s.Shared.Descriptors.release()
+		return nil, dec, err
+	}
+	return conn.(*net.TCPConn), dec, nil
+}
+
+// flow is what the rules may know of a request.
+func (c *client) flow(req request) dialer.Flow {
+	return dialer.Flow{
 		Network:  "tcp",
 		Dst:      req.dst,
 		Name:     req.name,
@@ -104,13 +119,8 @@ func (c *client) dial(ctx context.Context, req request) (*net.TCPConn, dialer.De
 		Asked:    c.asked,
 		User:     c.user,
 		Session:  c.session,
-		Listener: s.Name,
-	})
-	if err != nil {
-		s.Shared.Descriptors.release()
-		return nil, dec, err
+		Listener: c.settings.Name,
 	}
-	return conn.(*net.TCPConn), dec, nil
 }
 
 // cause prefers why ctx was cancelled to what the dial made of it.
@@ -146,6 +156,9 @@ func (c *client) relay(req request, server *net.TCPConn, flow *flows.Flow, bound
 	})
 	defer tune.Stop()
 	if req.answer != nil {
+		if req.bind {
+			bound = addrPort(server.RemoteAddr()) // the second reply says who came
+		}
 		if _, err := c.conn.Write(req.answer(nil, bound)); err != nil {
 			relay.Reset(c.conn)
 			relay.Reset(server)

@@ -71,7 +71,8 @@ func answered(req request, told bool) request {
 // socksCommand refuses the commands that are not served.
 func (c *client) socksCommand(r socks.Request) (request, error) {
 	req := socksRequest(r)
-	if r.Command == socks.CommandConnect {
+	req.bind = r.Command == socks.CommandBind && c.settings.Bind
+	if r.Command == socks.CommandConnect || req.bind {
 		return req, nil
 	}
 	err := c.send(r.AppendReply(nil, socks.ReplyCommandNotSupported, netip.AddrPort{}))

@@ -38,6 +38,7 @@ type Settings struct {
 	Allow  []netip.Prefix // clients; empty: all
 	Users  *Users         // nil: no login
 	Limit  int            // connections at a time; 0: no limit
+	Bind   bool           // SOCKS clients may BIND
 	Dialer *dialer.Dialer
 	Target dialer.Flow // of a TCP forward: Name, or Dst; its port is set
 

@@ -62,6 +62,7 @@ func (s *server) add(p *plan, cfg *config.Config, l *config.Listener, d *dialer.
 		Limit:      l.Limit,
 		Dialer:     d,
 		Target:     target,
+		Bind:       true,
 		Handshake:  cfg.Timeouts.Handshake,
 		Idle:       orElse(l.Idle, cfg.Timeouts.Idle),
 		HalfClosed: cfg.Timeouts.HalfClosed,
