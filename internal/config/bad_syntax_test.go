@@ -97,7 +97,7 @@ users = "C:\users"
     write \\ for a backslash, or put the text in single quotes`},
 		{"key twice", `default = "kernel"
 default = "deny"
-`, `testdata/config.toml:2:1: key default is already defined
+`, `testdata/config.toml:2:1: key default is already defined, in line 1
     default = "deny"
     ^
     remove one of the two`},
@@ -106,7 +106,7 @@ default = "deny"
 level = "info"
 [log]
 flows = true
-`, `testdata/config.toml:4:2: table log already exists
+`, `testdata/config.toml:4:2: table log already exists, in line 2
     [log]
      ^
     remove one of the two`},
@@ -115,7 +115,7 @@ flows = true
 wan = "198.51.100.10"
 mail = "198.51.100.25"
 wan = "198.51.100.11"
-`, `testdata/config.toml:5:1: key wan is already defined
+`, `testdata/config.toml:5:1: key wan is already defined, in line 3
     wan = "198.51.100.11"
     ^
     remove one of the two`},
@@ -124,7 +124,7 @@ wan = "198.51.100.11"
 [rules.map]
 "10.0.0.0/8" = "deny"
 "10.0.0.0/8" = "kernel"
-`, `testdata/config.toml:5:1: key 10.0.0.0/8 is already defined
+`, `testdata/config.toml:5:1: key 10.0.0.0/8 is already defined, in line 4
     "10.0.0.0/8" = "kernel"
     ^
     remove one of the two`},

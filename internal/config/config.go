@@ -2,9 +2,10 @@
 // every name is resolved and every value checked, or errors that show the line, the
 // place in it and the cure.
 //
-// The text is read twice. toml.Unmarshal finds syntax errors and duplicates; a tree
-// over go-toml's unstable parser then keeps the position of every key and value, and
-// the decoders read that. One table, schema, holds the keys there are.
+// A tree over go-toml's unstable parser keeps the position of every key and value and
+// finds what is defined twice; the decoders read that. One table, schema, holds the
+// keys there are. The time all this takes grows with the file and the lists it names,
+// not with their square: a reload is made while flows wait.
 //
 // Parse reads no network state: whether an address is on this host is not its business.
 package config
@@ -81,12 +82,9 @@ func Load(path string) (*Config, error) {
 // joined in the order of the file.
 func Parse(path string, text []byte) (*Config, error) {
 	f := newFile(path, text)
-	if err := f.syntax(); err != nil {
-		return nil, err
-	}
-	root, err := parseTree(f)
+	root, err := f.tree()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
 	d := decoder{
 		file:     f,

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -10,8 +9,6 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	toml "github.com/pelletier/go-toml/v2"
 
 	"github.com/srcproxy/srcproxy/dialer"
 )
@@ -26,6 +23,10 @@ type decoder struct {
 	uses     map[string]dialer.Use
 	literals map[netip.Addr]*dialer.Source
 	senders  []endpoint // what forwards with a fixed port send from
+
+	words       []string // see useWords
+	sourceWords []string // see sourceNames
+	compared    int      // names that meant has looked at
 }
 
 // fault reports what is wrong at the value of n, and what to do.
@@ -61,26 +62,21 @@ func shorten(s string) string {
 	return s
 }
 
-// syntax reports what toml.Unmarshal finds wrong: syntax and duplicates.
-func (f *file) syntax() error {
+// tree returns the root of the tree of the file, or as an *Error the first mistake in
+// its encoding or syntax.
+func (f *file) tree() (*node, error) {
 	if i := invalidUTF8(f.text); i >= 0 {
 		e := f.place(i)
 		e.Message, e.Hint = "the file is not UTF-8", "save it in UTF-8"
-		return e
+		return nil, e
 	}
-	var all map[string]any
-	err := toml.Unmarshal(f.text, &all)
-	var at *toml.DecodeError
-	switch {
-	case err == nil:
-		return nil
-	case !errors.As(err, &at):
-		e := f.place(0)
-		e.Message = err.Error()
-		return e
-	}
-	e := f.place(f.offset(at.Position()))
-	e.Message = strings.TrimPrefix(at.Error(), "toml: ")
+	return parseTree(f)
+}
+
+// syntaxError returns an Error at an offset, with a guess at the cure.
+func (f *file) syntaxError(offset int, message string) error {
+	e := f.place(offset)
+	e.Message = shorten(message)
 	e.Hint = shorten(syntaxHint(e))
 	return e
 }
@@ -142,7 +138,7 @@ func (d *decoder) word(n *node, words ...string) (int, bool) {
 	}
 	i := slices.Index(words, s)
 	if i < 0 {
-		d.fault(n, didYouMean(s, words, "one of:"), "%s: %q is not known", n.spec.name, s)
+		d.fault(n, d.meant(s, words, "one of:"), "%s: %q is not known", n.spec.name, s)
 	}
 	return i, i >= 0
 }

@@ -169,9 +169,3 @@ func (f *file) place(offset int) *Error {
 		order:  offset,
 	}
 }
-
-// offset returns where a line and a column in bytes, both from 1, lie in the text.
-func (f *file) offset(line, column int) int {
-	start := f.starts[min(max(line, 1), len(f.starts))-1]
-	return min(start+max(column-1, 0), len(f.text))
-}

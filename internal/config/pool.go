@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/srcproxy/srcproxy/dialer"
 )
@@ -35,8 +34,9 @@ func (d *decoder) pool(n *node, p *dialer.Pool) {
 	if k["of"] == nil {
 		d.faultKey(n, `write of = ["NAME", "NAME"]`, "pool %q has no members", n.key)
 	}
+	members := make(map[*dialer.Source]bool)
 	for _, e := range d.strings(k["of"]) {
-		d.member(e, p)
+		d.member(e, p, members)
 	}
 	pick, known := d.word(k["pick"], words(dialer.LeastConnections)...)
 	p.Pick = dialer.Pick(pick)
@@ -70,8 +70,8 @@ func words[E interface {
 	return out
 }
 
-// member adds the source that n names to p.
-func (d *decoder) member(n *node, p *dialer.Pool) {
+// member adds the source that n names to p, which has members so far.
+func (d *decoder) member(n *node, p *dialer.Pool, members map[*dialer.Source]bool) {
 	u, known := d.uses[n.text]
 	var src *dialer.Source
 	switch {
@@ -84,15 +84,16 @@ func (d *decoder) member(n *node, p *dialer.Pool) {
 	case looksLikeAddress(n.text):
 		src, _ = d.literal(n, n.text)
 	default:
-		d.fault(n, didYouMean(n.text, d.sourceNames(), "known sources:"), "of: no source is named %q", n.text)
+		d.fault(n, d.meant(n.text, d.sourceNames(), "known sources:"), "of: no source is named %q", n.text)
 	}
 	if src == nil {
 		return
 	}
-	if slices.ContainsFunc(p.Of, func(m dialer.Member) bool { return m.Source == src }) {
+	if members[src] {
 		d.fault(n, "remove it; to give one a larger share, use weights", "of: %q is a member twice", n.text)
 		return
 	}
+	members[src] = true
 	p.Of = append(p.Of, dialer.Member{Source: src})
 }
 

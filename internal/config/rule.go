@@ -141,7 +141,7 @@ func (d *decoder) unquoted(n *node) bool {
 	if n.kind != tableKind {
 		return false
 	}
-	if !n.dotted {
+	if !n.dotted() {
 		d.mismatch(n)
 		return true
 	}

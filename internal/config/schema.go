@@ -183,7 +183,7 @@ func (d *decoder) unknownKey(n, c *node, t table) {
 	if t != topTable && d.belongsOnTop(c) {
 		return
 	}
-	d.faultKey(c, didYouMean(c.key, t.names(), "known keys:"), "%s has no key %q", t.title(n), c.key)
+	d.faultKey(c, d.meant(c.key, t.names(), "known keys:"), "%s has no key %q", t.title(n), c.key)
 }
 
 // belongsOnTop reports a key of the top that stands below a table's header, where
@@ -204,7 +204,7 @@ func (d *decoder) mismatch(n *node) {
 	switch {
 	case n.kind == tableKind && strings.HasPrefix(n.spec.want, "a list of tables"):
 		hint = fmt.Sprintf("double the brackets: [[%s]]", n.spec.name)
-	case n.kind == listKind && n.header:
+	case n.kind == listKind && n.origin == byHeader:
 		hint = fmt.Sprintf("write single brackets: [%s]", n.spec.name)
 	case n.kind == textKind && bare(n):
 		hint = "write it without quotes: " + n.text

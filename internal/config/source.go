@@ -1,7 +1,6 @@
 package config
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -62,7 +61,7 @@ func (d *decoder) source(n *node, s *dialer.Source) {
 		d.addresses(n, s)
 		return
 	}
-	if n.dotted {
+	if n.dotted() {
 		d.faultKey(n, "write "+n.key+` = "198.51.100.10", or a table with ip`, "source %q: a name has no dot", n.key)
 		return
 	}
@@ -176,14 +175,13 @@ func (d *decoder) use(n *node) (dialer.Use, bool) {
 	case s == "deny":
 		return dialer.Use{}, true
 	case slices.Contains(reserved(), s):
-		d.fault(n, d.thereAre("kernel", "deny"), "%s: %q is a reserved word that means nothing yet", n.spec.name, s)
+		d.fault(n, "known names: "+enumerate(d.useWords()), "%s: %q is a reserved word that means nothing yet", n.spec.name, s)
 		return dialer.Use{}, false
 	case looksLikeAddress(s):
 		src, ok := d.literal(n, s)
 		return dialer.Use{Source: src}, ok
 	}
-	words := append(slices.Clone(d.names), "kernel", "deny")
-	d.fault(n, didYouMean(s, words, "known names:"), "%s: no source or pool is named %q", n.spec.name, s)
+	d.fault(n, d.meant(s, d.useWords(), "known names:"), "%s: no source or pool is named %q", n.spec.name, s)
 	return dialer.Use{}, false
 }
 
@@ -201,8 +199,12 @@ func (d *decoder) literal(n *node, s string) (*dialer.Source, bool) {
 	return src, true
 }
 
-func (d *decoder) thereAre(more ...string) string {
-	return "known names: " + enumerate(append(slices.Clone(d.names), more...))
+// useWords returns what may stand as a use: names in the order of the file, and words.
+func (d *decoder) useWords() []string {
+	if d.words == nil {
+		d.words = append(slices.Clone(d.names), "kernel", "deny")
+	}
+	return d.words
 }
 
 // has reports whether flows of a family can leave from u.
@@ -229,12 +231,13 @@ func addrsOf(s *dialer.Source) []netip.Addr {
 
 // sourceNames returns the names that are sources, sorted.
 func (d *decoder) sourceNames() []string {
-	var out []string
-	for name := range maps.Keys(d.uses) {
-		if d.uses[name].Source != nil {
-			out = append(out, name)
+	if d.sourceWords == nil {
+		for _, name := range d.names {
+			if d.uses[name].Source != nil {
+				d.sourceWords = append(d.sourceWords, name)
+			}
 		}
+		slices.Sort(d.sourceWords)
 	}
-	slices.Sort(out)
-	return out
+	return d.sourceWords
 }

@@ -73,3 +73,20 @@ func enumerate(words []string) string {
 	}
 	return strings.Join(words, ", ")
 }
+
+// maxCompared bounds how many names meant looks at: half a second for the errors of
+// one file, and all that are wanted in a file of usual size.
+const maxCompared = 1 << 16
+
+// meant returns what didYouMean does, as long as there are errors to tell and names
+// left to look at.
+func (d *decoder) meant(got string, words []string, what string) string {
+	if len(d.errs) == maxCollected {
+		return ""
+	}
+	d.compared += len(words)
+	if d.compared > maxCompared {
+		return what + " " + enumerate(words)
+	}
+	return didYouMean(got, words, what)
+}
