@@ -28,7 +28,7 @@ const (
 	// as long.
 	atOnce = 5 * time.Second
 	// clientsAtOnce bounds the connections of TestBytes.
-	clientsAtOnce = 48
+	clientsAtOnce = 24
 )
 
 // TestBytes sends each case whole, cut at each byte, and one byte at a time.

@@ -3,8 +3,10 @@
 package integration
 
 import (
+	"bytes"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"syscall"
@@ -83,6 +85,44 @@ func TestHalfCloseByClient(t *testing.T) {
 	if got := rest(t, c); got != "got abc" {
 		t.Errorf("answer is %q, want %q", got, "got abc")
 	}
+}
+
+// TestBigHalfClose sends 8 MiB and an end, and then gets 1 MiB.
+func TestBigHalfClose(t *testing.T) {
+	r := newRig(t)
+	up, down := randomBytes(1, 8<<20), randomBytes(2, 1<<20)
+	got := make(chan []byte, 1)
+	s := r.Server.ServeTCP(t, "0.0.0.0:80", func(c *net.TCPConn) {
+		b, _ := io.ReadAll(c) // compared below
+		got <- b
+		_, _ = c.Write(down) // compared below
+	})
+	r.serve(mainConfig)
+	c, err := r.through("127.0.0.1:1080", at(nstest.ServerV4(1), s.Addr.Port()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write(up); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if b := rest(t, c); b != string(down) {
+		t.Errorf("%d bytes came down, want the %d sent", len(b), len(down))
+	}
+	if b := within(t, got); !bytes.Equal(b, up) {
+		t.Errorf("%d bytes went up, want the %d sent", len(b), len(up))
+	}
+	if e := r.log.wait(t, 1, "flow")[0]; e.number("in") != len(down) || e.number("out") != len(up) {
+		t.Errorf("the log counts in %d, out %d, want %d, %d", e.number("in"), e.number("out"), len(down), len(up))
+	}
+}
+
+func randomBytes(seed byte, n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(b) // never fails
+	return b
 }
 
 // TestHalfCloseByServer lets the server end its direction first.
