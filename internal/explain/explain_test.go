@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,10 +59,8 @@ func (h hosts) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, err
 type away []netip.Addr
 
 func (w away) Down(_ *dialer.Source, a netip.Addr) error {
-	for _, gone := range w {
-		if a == gone {
-			return fmt.Errorf("%v is not on this host", a)
-		}
+	if slices.Contains(w, a) {
+		return fmt.Errorf("%v is not on this host", a)
 	}
 	return nil
 }

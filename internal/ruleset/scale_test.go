@@ -114,7 +114,6 @@ func BenchmarkCompile(b *testing.B) {
 			var set *Set
 			before := heap()
 			for b.Loop() {
-				set = nil
 				set = compile(b, rules)
 			}
 			b.ReportMetric(float64(heap()-before)/(1<<20), "MB-kept")

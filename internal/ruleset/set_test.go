@@ -56,7 +56,7 @@ func (m Match) text(ok bool) string {
 		return "-"
 	}
 	by := map[By]string{ByAny: "any", ByName: "name", ByPrefix: m.Prefix.String()}[m.By]
-	return string(rune('0'+m.Rule)) + "/" + string(rune('0'+m.Outcome)) + " " + by
+	return string(rune('0'+m.Rule)) + "/" + string('0'+m.Outcome) + " " + by
 }
 
 type matchTest struct {

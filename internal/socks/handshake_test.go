@@ -84,9 +84,10 @@ func runRows(t *testing.T, rows []row) {
 }
 
 func TestGreeting(t *testing.T) {
-	every := "\x05\xff"
+	var every strings.Builder
+	every.WriteString("\x05\xff")
 	for i := range 255 {
-		every += string([]byte{byte(i)})
+		every.WriteString(string([]byte{byte(i)}))
 	}
 	runRows(t, []row{
 		{n: 1, name: "no login", h: open, in: hello, sent: helloOK, end: socks.StepMore},
@@ -97,8 +98,8 @@ func TestGreeting(t *testing.T) {
 		{n: 5, name: "method FF", h: open, in: "\x05\x01\xff", sent: "\x05\xff", end: socks.StepClose, err: socks.ErrMethod},
 		{n: 6, name: "GSSAPI", h: open, in: "\x05\x01\x01", sent: "\x05\xff", end: socks.StepClose, err: socks.ErrMethod},
 		{name: "password where no users are", h: open, in: "\x05\x01\x02", sent: "\x05\xff", end: socks.StepClose, err: socks.ErrMethod},
-		{n: 7, name: "every method", h: open, in: every, sent: helloOK, end: socks.StepMore},
-		{n: 7, name: "every method, users", h: users, in: every, sent: helloUsersOK, end: socks.StepMore},
+		{n: 7, name: "every method", h: open, in: every.String(), sent: helloOK, end: socks.StepMore},
+		{n: 7, name: "every method, users", h: users, in: every.String(), sent: helloUsersOK, end: socks.StepMore},
 		{n: 9, name: "version 0", h: open, in: "\x00\x01\x00", end: socks.StepClose, err: socks.ErrVersion},
 		{n: 9, name: "version 6", h: open, in: "\x06\x01\x00", end: socks.StepClose, err: socks.ErrVersion},
 		{n: 9, name: "HTTP", h: open, in: "GET /", end: socks.StepClose, err: socks.ErrVersion},

@@ -295,7 +295,7 @@ func TestICMP(t *testing.T) {
 		e.expire()
 		return lines.count("msg=flow") == 2
 	})
-	for _, line := range strings.Split(strings.TrimSpace(lines.String()), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSpace(lines.String()), "\n") {
 		if strings.Contains(line, "ICMP errors") != strings.Contains(line, "listener=bad") {
 			t.Errorf("charged to the wrong flow: %s", line)
 		}

@@ -238,10 +238,7 @@ func TestPorts(t *testing.T) {
 	e, lines := newEngine(t)
 	p := newPeer(t, "127.0.0.1:0", false)
 	s := source("batch", "127.0.0.2")
-	lo := freePort(t, "127.0.0.2")
-	if lo > 65533 {
-		lo = 65533
-	}
+	lo := min(freePort(t, "127.0.0.2"), 65533)
 	s.Ports = dialer.PortRange{Lo: lo, Hi: lo + 2}
 	foreign := open(t, netip.AddrPortFrom(s.Addrs[0], lo+1).String())
 	f := forward(t, e, "127.0.0.1:0", &Settings{Dialer: always(t, dialer.Use{Source: s}), Target: to(p.addr)})
