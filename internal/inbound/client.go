@@ -242,7 +242,7 @@ func (c *client) read(limit int) error {
 	if n > 0 {
 		return nil
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: the client closed", errHandshake)
 	}
 	return fmt.Errorf("%w: %w", errHandshake, withoutOp(err))
