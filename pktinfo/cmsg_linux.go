@@ -26,6 +26,7 @@ var errControl = errors.New("pktinfo: malformed control message")
 // structs, which have the same layout on all architectures.
 const (
 	sizeofSegment    = 2  // __u16, UDP_SEGMENT
+	sizeofClass      = 4  // int, IP_TOS and IPV6_TCLASS, when sending
 	sizeofGRO        = 4  // int, UDP_GRO
 	sizeofExtended   = 16 // struct sock_extended_err
 	sizeofOrigDst4   = unix.SizeofSockaddrInet4
@@ -78,6 +79,22 @@ func AppendControl(b []byte, local netip.Addr, ifIndex, segment int) []byte {
 	return b
 }
 
+// appendClass appends the control message that sends a datagram of that family with
+// a traffic class, unless that is zero. IP_TOS (kernel 3.13) counts on AF_INET6
+// sockets as well when they send to an IPv4 address.
+func appendClass(b []byte, ipv4 bool, class uint8) []byte {
+	if class == 0 {
+		return b
+	}
+	level, typ := unix.IPPROTO_IPV6, unix.IPV6_TCLASS
+	if ipv4 {
+		level, typ = unix.IPPROTO_IP, unix.IP_TOS
+	}
+	b = appendHeader(b, level, typ, sizeofClass)
+	b = binary.NativeEndian.AppendUint32(b, uint32(class))
+	return appendPadding(b, sizeofClass)
+}
+
 // appendHeader appends a struct cmsghdr for n bytes of data.
 func appendHeader(b []byte, level, typ, n int) []byte {
 	if unix.SizeofPtr == 8 {
@@ -97,7 +114,7 @@ func appendPadding(b []byte, n int) []byte {
 
 // ParseControl reads control messages as recvmsg(2) returns them, or as
 // AppendControl makes them, and returns a Message with Addr.Local,
-// Addr.IfIndex, OrigDst and Segment set from what it finds. Messages of other
+// Addr.IfIndex, OrigDst, Segment and TrafficClass set from what it finds. Messages of other
 // kinds are passed over. An error means that a length is wrong; what stood
 // before it is returned.
 func ParseControl(b []byte) (Message, error) {
@@ -170,6 +187,11 @@ func parseIPv4(typ int, data []byte, m *Message, e *SocketError) error {
 			return errControl
 		}
 		m.OrigDst = sockaddr4(data)
+	case unix.IP_TOS: // one byte, when receiving
+		if len(data) < 1 {
+			return errControl
+		}
+		m.TrafficClass = data[0]
 	case unix.IP_RECVERR:
 		return parseExtended(data, e)
 	}
@@ -195,6 +217,11 @@ func parseIPv6(typ int, data []byte, m *Message, e *SocketError) error {
 			return errControl
 		}
 		m.OrigDst = sockaddr6(data)
+	case unix.IPV6_TCLASS:
+		if len(data) < sizeofClass {
+			return errControl
+		}
+		m.TrafficClass = uint8(binary.NativeEndian.Uint32(data))
 	case unix.IPV6_RECVERR:
 		return parseExtended(data, e)
 	}

@@ -65,6 +65,7 @@ func TestParseControlMalformed(t *testing.T) {
 		{unix.IPPROTO_IP, unix.IP_ORIGDSTADDR},
 		{unix.IPPROTO_IPV6, unix.IPV6_PKTINFO},
 		{unix.IPPROTO_IPV6, unix.IPV6_RECVERR},
+		{unix.IPPROTO_IPV6, unix.IPV6_TCLASS},
 		{unix.IPPROTO_IPV6, unix.IPV6_ORIGDSTADDR},
 		{unix.IPPROTO_UDP, unix.UDP_GRO},
 		{unix.IPPROTO_UDP, unix.UDP_SEGMENT},

@@ -127,8 +127,8 @@ func (c *Conn) WaitRead() error { return c.waitRead() }
 //
 // Each datagram carries its source in its control message, so that the kernel
 // refuses a source that is no longer on this host. A Local of the other family
-// than Peer is EINVAL. Runs of messages with equal size, Peer and Local leave as
-// one with UDP_SEGMENT where the kernel can.
+// than Peer is EINVAL. Runs of messages with equal size, Peer, Local and
+// TrafficClass leave as one with UDP_SEGMENT where the kernel can.
 func (c *Conn) WriteBatch(ms []Message) (int, error) { return c.writeBatch(ms) }
 
 // Dropped returns how many datagrams the kernel has dropped since the socket

@@ -56,7 +56,7 @@ func (c *Conn) run(ms []Message) int {
 	for i := 1; i < len(ms) && i < maxSegments; i++ {
 		m := &ms[i]
 		total += m.N
-		if m.Segment > 0 || m.N <= 0 || m.N > first.N || m.N > len(m.Buf) || total > maxJoined || m.Addr != first.Addr {
+		if m.Segment > 0 || m.N <= 0 || m.N > first.N || m.N > len(m.Buf) || total > maxJoined || m.Addr != first.Addr || m.TrafficClass != first.TrafficClass {
 			return i
 		}
 		if m.N < first.N {

@@ -81,6 +81,11 @@ type Message struct {
 	// each, of which only the last may be shorter (UDP_GRO, kernel 5.0, and
 	// UDP_SEGMENT, kernel 4.18). See [Message.Segments].
 	Segment int
+	// TrafficClass is the byte in the header that has the DSCP in its upper six
+	// bits and ECN in the lower two (RFC 2474, RFC 3168): TOS for IPv4, traffic
+	// class for IPv6. In a datagram to be sent, zero leaves it to the socket. Reads
+	// set it where IP_RECVTOS or IPV6_RECVTCLASS was set on the socket.
+	TrafficClass uint8
 	// Truncated says that the datagram was longer than Buf, and that its rest is
 	// lost.
 	Truncated bool

@@ -151,7 +151,7 @@ func (b *batch) message(i int, m *Message) {
 	h := &b.headers[i]
 	m.N = int(h.Len)
 	m.Addr = Addr{Peer: sockaddr(b.names[i][:min(int(h.Hdr.Namelen), len(b.names[i]))])}
-	m.OrigDst, m.Segment = unset, 0
+	m.OrigDst, m.Segment, m.TrafficClass = unset, 0, 0
 	m.Truncated = h.Hdr.Flags&unix.MSG_TRUNC != 0
 	if err := parseControl(b.controls[i][:h.Hdr.Controllen], m, nil); err != nil {
 		m.Addr.Local = unset.Addr()

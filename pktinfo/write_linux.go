@@ -236,6 +236,15 @@ func (c *Conn) check(m *Message) (netip.Addr, error) {
 	return local, nil
 }
 
+// sendsIPv4 tells whether m is to leave as IPv4, on a socket of whichever family.
+func (c *Conn) sendsIPv4(m *Message) bool {
+	peer := m.Addr.Peer.Addr()
+	if !peer.IsValid() {
+		peer = c.peer.Addr()
+	}
+	return peer.Unmap().Is4()
+}
+
 // head fills header i for m, to be sent from iovec i on.
 func (c *Conn) head(b *batch, i int, m *Message, local netip.Addr, segment int) error {
 	h := &b.headers[i].Hdr
@@ -251,7 +260,8 @@ func (c *Conn) head(b *batch, i int, m *Message, local netip.Addr, segment int) 
 	if local.IsLinkLocalUnicast() && local.Is6() {
 		ifIndex = m.Addr.IfIndex
 	}
-	if p := AppendControl(b.controls[i][:0], local, ifIndex, segment); len(p) > 0 {
+	p := AppendControl(b.controls[i][:0], local, ifIndex, segment)
+	if p = appendClass(p, c.sendsIPv4(m), m.TrafficClass); len(p) > 0 {
 		h.Control = &p[0]
 		h.SetControllen(len(p))
 	}
