@@ -87,6 +87,12 @@ func TestBadReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = busy.Close() }() // the end of the test
+	busyUDP, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = busyUDP.Close() }() // the end of the test
+	udp := busyUDP.LocalAddr().String()
 	addr, unopened := freeAddr(t), freeAddr(t)
 	p := run(t, mixed(addr))
 	flow := mustThrough(t, addr, target)
@@ -95,6 +101,7 @@ func TestBadReload(t *testing.T) {
 		{"unknown key", mixed(addr) + "colour = 1\n", "colour"},
 		{"missing file", mixed(addr) + "users = \"nowhere\"\n", "nowhere"},
 		{"busy", mixed(unopened) + "[[listen]]\nmixed = \"" + busy.Addr().String() + "\"\n", busy.Addr().String()},
+		{"busy UDP", mixed(unopened) + "[[listen]]\nudp = \"" + udp + "\"\nto = \"127.0.0.1:9\"\n", udp},
 		{"twice", mixed(addr) + "[[listen]]\nmixed = \"" + addr + "\"\n", addr},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -110,8 +117,8 @@ func TestBadReload(t *testing.T) {
 			}
 		})
 	}
-	if l := p.change(mixed(addr), "reloaded"); l["reloads"] != float64(6) {
-		t.Errorf("got %v, want reload 6", l)
+	if l := p.change(mixed(addr), "reloaded"); l["reloads"] != float64(7) {
+		t.Errorf("got %v, want reload 7", l)
 	}
 }
 
