@@ -66,7 +66,10 @@ type Engine struct {
 	owners    map[netip.AddrPort]*owner // by the address they are bound to
 	closing   map[netip.AddrPort]*owner // those with a fixed port that are being closed
 	groups    map[groupKey]*group
-	ended     []ending // to be told to the registry once mu is free
+
+	associations associations
+
+	ended []ending // to be told to the registry once mu is free
 }
 
 // Settings of a forward. Set it anew with Forward.Set; it is not to be changed.
@@ -181,6 +184,7 @@ func (e *Engine) Close() error {
 			e.Log.Warn("close listener", "addr", f.Addr().String(), "err", err)
 		}
 	}
+	e.endAssociations()
 	e.all.Wait()
 	return nil
 }
@@ -338,6 +342,9 @@ func (e *Engine) overlapping(a netip.AddrPort) []*pktinfo.Conn {
 	}
 	for _, o := range e.owners {
 		add(o.conn)
+	}
+	for _, c := range e.associations.sockets {
+		add(c)
 	}
 	return out
 }

@@ -13,18 +13,26 @@ type Drop uint8
 
 // The reasons.
 const (
-	Stranger   Drop = iota // it came from an address to which no flow leads
-	Truncated              // it was longer than the buffer
-	Refused                // the rules, or the list of clients, refuse its flow
-	Unresolved             // the target's name has no address now
-	Waiting                // too many wait for the target's name
-	Draining               // it would have started a flow on a forward that takes no more
-	NoLocal                // it was sent to a group, from which no answer can leave
-	Unsent                 // the kernel would not send it
+	Stranger    Drop = iota // it came from an address to which no flow leads
+	Truncated               // it was longer than the buffer
+	Refused                 // the rules, or the list of clients, refuse its flow
+	Unresolved              // the target's name has no address now
+	Waiting                 // too many wait for the target's name
+	Draining                // it would have started a flow on a forward that takes no more
+	NoLocal                 // it was sent to a group, from which no answer can leave
+	Unsent                  // the kernel would not send it
+	NotClient               // it came to an association, and not from its client
+	Fragment                // it is a fragment, which RFC 1928 section 7 lets a relay drop
+	Short                   // it is shorter than its header
+	AddressType             // its header has an unknown type of address
+	PortZero                // its header names port 0
+	Unspecified             // its header names 0.0.0.0 or ::
+	BadName                 // its header names what is no name
 	numDrops
 )
 
-var dropNames = [numDrops]string{"stranger", "truncated", "refused", "unresolved", "waiting", "draining", "no-local", "unsent"}
+var dropNames = [numDrops]string{"stranger", "truncated", "refused", "unresolved", "waiting", "draining", "no-local", "unsent",
+	"not-client", "fragment", "short", "address-type", "port-zero", "unspecified", "bad-name"}
 
 // String returns the word for metrics.
 func (d Drop) String() string {
@@ -43,6 +51,9 @@ type Stats struct {
 	Evicted uint64           // flows that were ended to make room
 	ICMP    uint64           // ICMP errors that answered datagrams
 	Dropped [numDrops]uint64 // datagrams, by Drop
+
+	Associations int // live now
+	Destinations int // that they remember now
 }
 
 // counters are the ones of Stats while they count.
@@ -51,6 +62,8 @@ type counters struct {
 	evicted atomic.Uint64
 	icmp    atomic.Uint64
 	dropped [numDrops]atomic.Uint64
+
+	destinations atomic.Int64 // of associations, now
 }
 
 func (c *counters) drop(d Drop, n int) { c.dropped[d].Add(uint64(n)) }
@@ -69,6 +82,8 @@ func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s.Flows, s.Owners = e.count, len(e.owners)
+	s.Associations = len(e.associations.live)
+	s.Destinations = int(e.counters.destinations.Load())
 	return s
 }
 

@@ -1,0 +1,238 @@
+package udprelay
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/internal/flows"
+	"github.com/srcproxy/srcproxy/pktinfo"
+)
+
+// destination is where a client sends to, and how its datagrams leave.
+type destination struct {
+	exit    *exit
+	addr    pktinfo.Addr
+	hole    *hole
+	name    *associateName // nil: the client names it by its address
+	source  string         // its name
+	foreign bool           // the source need not be on this host
+
+	last atomic.Int64 // when the last datagram went, in nanoseconds of Engine.now
+
+	// The rest is under Association.mu.
+	seen       int64 // a value that lastUsed has had
+	prev, next *destination
+	gone       bool
+}
+
+func (d *destination) lastUsed() int64 { return max(d.last.Load(), d.hole.last.Load()) }
+
+// hole is a place in the filter by which answers come in. Destinations share it.
+type hole struct {
+	destinations int          // under Association.mu
+	last         atomic.Int64 // when the last answer came
+}
+
+// place is what the filter keeps of a datagram to or from peer, with local at our end.
+func (f Filter) place(peer netip.AddrPort, local netip.Addr) netip.AddrPort {
+	switch f {
+	case FilterAddressAndPort:
+		return peer
+	case FilterNone:
+		return netip.AddrPortFrom(local, 0)
+	}
+	return netip.AddrPortFrom(peer.Addr(), 0)
+}
+
+// holeFor returns the hole by which a datagram from a.Peer comes in, or nil.
+// Association.mu is held.
+func (x *exit) holeFor(a *pktinfo.Addr) *hole {
+	f := x.association.settings.Filter
+	h := x.sent[f.place(a.Peer, a.Local)]
+	if h == nil && f == FilterNone {
+		h = x.sent[netip.AddrPort{}] // the kernel chose the source of something
+	}
+	return h
+}
+
+// admit makes the destination of q, and forgets others where there are too many.
+func (a *Association) admit(q *dialer.Flow, dec *dialer.Decision, name *associateName) (*destination, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return nil, errDraining
+	}
+	if a.engine.isOurs(q.Dst) {
+		return nil, ErrLoop
+	}
+	r := routeOf(dec, q.Dst, 0)
+	x, err := a.exitFor(r)
+	if err != nil {
+		return nil, err
+	}
+	a.makeRoom()
+	d := &destination{
+		exit:    x,
+		addr:    pktinfo.Addr{Peer: r.peer, Local: r.source},
+		name:    name,
+		source:  r.name,
+		foreign: r.freeBind,
+	}
+	d.last.Store(int64(a.engine.now()))
+	a.remember(d)
+	return d, nil
+}
+
+// makeRoom forgets destinations while there are too many of this association, or of
+// all of them.
+func (a *Association) makeRoom() {
+	limit := a.settings.MaxDestinations
+	if limit <= 0 {
+		limit = defaultMaxDestinations
+	}
+	e := a.engine
+	for a.queue.len > 0 && (a.queue.len >= limit || e.counters.destinations.Load() >= int64(e.limit())) {
+		a.forget(a.queue.oldest())
+		e.counters.evicted.Add(1)
+	}
+}
+
+// remember puts d into the tables, as forget takes it out.
+func (a *Association) remember(d *destination) {
+	if d.name != nil {
+		d.name.destination = d
+	} else {
+		a.destinations[d.addr.Peer] = d
+	}
+	p := a.settings.Filter.place(d.addr.Peer, d.addr.Local)
+	h := d.exit.sent[p]
+	if h == nil {
+		h = new(hole)
+		d.exit.sent[p] = h
+	}
+	h.destinations++
+	d.hole = h
+	a.queue.push(d)
+	a.engine.counters.destinations.Add(1)
+}
+
+// forget makes the next datagram to d be decided anew, and closes the filter where
+// nothing else keeps it open. A second call does nothing.
+func (a *Association) forget(d *destination) {
+	if d.gone || a.closed {
+		return
+	}
+	d.gone = true
+	if d.name != nil {
+		d.name.destination = nil
+	} else {
+		delete(a.destinations, d.addr.Peer)
+	}
+	if d.hole.destinations--; d.hole.destinations == 0 {
+		delete(d.exit.sent, a.settings.Filter.place(d.addr.Peer, d.addr.Local))
+	}
+	a.queue.remove(d)
+	a.engine.counters.destinations.Add(-1)
+}
+
+// unsent deals with a datagram to d that could not be sent. Where that is because its
+// source is no longer on this host, the next one is decided anew.
+func (a *Association) unsent(d *destination, err error) {
+	source := d.addr.Local
+	if !source.IsValid() || d.foreign || !hasGone(err, source) {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.forget(d)
+}
+
+// refuse counts n datagrams that do not leave, and logs why unless that was done within
+// the last second.
+func (a *Association) refuse(q *dialer.Flow, dec *dialer.Decision, began time.Time, err error, n int) {
+	e := a.engine
+	if errors.Is(err, errDraining) {
+		e.counters.drop(Draining, n)
+		return
+	}
+	e.counters.drop(dropFor(err), n)
+	if !e.refusals.allow(refusal{a.client, q.Listener, dec.Rule}, e.now()) {
+		return
+	}
+	i := flows.Info{
+		Listener: q.Listener,
+		User:     q.User,
+		Session:  q.Session,
+		Client:   q.Client,
+		Network:  "udp",
+		Dst:      q.Dst,
+		Name:     q.Name,
+		Rule:     dec.Rule,
+		Src:      netip.AddrPortFrom(dec.Addr, dec.Port),
+	}
+	if dec.Source != nil {
+		i.Source = dec.Source.Name
+	}
+	e.Flows.Refuse(i, began, fmt.Errorf("datagram: %w", err))
+}
+
+// dropFor returns the reason to count for a refusal.
+func dropFor(err error) Drop {
+	if errors.Is(err, errUnresolved) {
+		return Unresolved
+	}
+	return Refused
+}
+
+// destinationQueue has the destination in front that was used longest ago, as far as
+// it was looked at: one that was used since then goes to the back when it is to be
+// forgotten, so that a datagram costs the queue nothing.
+type destinationQueue struct {
+	first, last *destination
+	len         int
+}
+
+func (q *destinationQueue) push(d *destination) {
+	d.seen = d.lastUsed()
+	d.prev, d.next = q.last, nil
+	if q.last != nil {
+		q.last.next = d
+	} else {
+		q.first = d
+	}
+	q.last = d
+	q.len++
+}
+
+func (q *destinationQueue) remove(d *destination) {
+	if d.prev != nil {
+		d.prev.next = d.next
+	} else {
+		q.first = d.next
+	}
+	if d.next != nil {
+		d.next.prev = d.prev
+	} else {
+		q.last = d.prev
+	}
+	d.prev, d.next = nil, nil
+	q.len--
+}
+
+// oldest returns a destination that was not used since it was last looked at. The loop
+// is bounded since all may be used meanwhile. It is not called on an empty queue.
+func (q *destinationQueue) oldest() *destination {
+	for range q.len {
+		d := q.first
+		if d.lastUsed() == d.seen {
+			break
+		}
+		q.remove(d)
+		q.push(d)
+	}
+	return q.first
+}

@@ -1,0 +1,252 @@
+package udprelay
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/internal/socks"
+	"github.com/srcproxy/srcproxy/pktinfo"
+)
+
+// ask relays ms[:n] of b, which came to the relay socket, to their destinations.
+func (a *Association) ask(b *batch, n int) {
+	now := int64(a.engine.now())
+	var of [batchSize]*destination
+	k := 0
+	for i := range n {
+		d, payload := a.take(&b.ms[i])
+		if d == nil {
+			continue
+		}
+		d.last.Store(now)
+		b.out[k] = pktinfo.Message{Buf: payload, N: len(payload), Addr: d.addr}
+		of[k] = d
+		k++
+	}
+	a.send(b.out[:k], of[:k])
+}
+
+// take returns where the payload of m goes, or nil where it goes nowhere now.
+func (a *Association) take(m *pktinfo.Message) (*destination, []byte) {
+	drop := a.engine.counters.drop
+	if !a.isClient(&m.Addr) {
+		drop(NotClient, 1)
+		return nil, nil
+	}
+	if m.Truncated {
+		drop(Truncated, 1)
+		return nil, nil
+	}
+	g, err := socks.ParseDatagram(m.Buf[:m.N])
+	if err != nil {
+		drop(dropOf(err), 1)
+		return nil, nil
+	}
+	if a.peer.Load() == nil {
+		peer := m.Addr
+		a.peer.Store(&peer)
+	}
+	if g.Dst.Name != "" {
+		return a.byName(&g), g.Payload
+	}
+	return a.byAddress(g.Dst.Addr), g.Payload
+}
+
+// isClient tells whether a datagram came from the client: from the address of its TCP
+// connection, and from its port once that is known (RFC 1928 section 7).
+func (a *Association) isClient(from *pktinfo.Addr) bool {
+	if peer := a.peer.Load(); peer != nil {
+		return from.Peer == peer.Peer
+	}
+	port := a.settings.Port
+	return from.Peer.Addr().WithZone("") == a.client && (port == 0 || from.Peer.Port() == port)
+}
+
+// byAddress returns the destination dst, or nil where the rules refuse it.
+func (a *Association) byAddress(dst netip.AddrPort) *destination {
+	a.mu.RLock()
+	d := a.destinations[dst]
+	a.mu.RUnlock()
+	if d != nil {
+		return d
+	}
+	q := a.settings.Flow
+	q.Dst = dst
+	return a.start(&q, nil)
+}
+
+// start decides on the address in q.
+func (a *Association) start(q *dialer.Flow, name *associateName) *destination {
+	began := time.Now()
+	dec := a.settings.Dialer.Decide(*q)
+	if dec.Err != nil {
+		a.refuse(q, &dec, began, &dialer.RefusedError{Flow: *q, Decision: dec}, 1)
+		return nil
+	}
+	d, err := a.admit(q, &dec, name)
+	if err != nil {
+		a.refuse(q, &dec, began, err, 1)
+		return nil
+	}
+	return d
+}
+
+// send sends ms to the destinations of, with one call for each run that leaves by one
+// socket. The order stays.
+func (a *Association) send(ms []pktinfo.Message, of []*destination) {
+	for len(ms) > 0 {
+		k := 1
+		for k < len(ms) && of[k].exit == of[0].exit {
+			k++
+		}
+		a.deliver(of[0].exit.conn, ms[:k], of[:k], up)
+		ms, of = ms[k:], of[k:]
+	}
+}
+
+// deliver writes ms to c; of are their destinations on the way up. One that cannot be
+// sent does not stop those behind it.
+func (a *Association) deliver(c *pktinfo.Conn, ms []pktinfo.Message, of []*destination, w way) {
+	e := a.engine
+	for len(ms) > 0 {
+		n, err := c.WriteBatch(ms)
+		n = min(n, len(ms))
+		for i := range n {
+			a.sent(w, &ms[i])
+		}
+		e.counters.relayed[w].Add(uint64(n))
+		if err == nil || n == len(ms) {
+			return
+		}
+		e.counters.drop(Unsent, 1)
+		if w == up {
+			a.unsent(of[n], err)
+			of = of[n+1:]
+		}
+		ms = ms[n+1:]
+	}
+}
+
+// sent counts the payload of m.
+func (a *Association) sent(w way, m *pktinfo.Message) {
+	if w == up {
+		a.entry.Up.Add(int64(m.N))
+		return
+	}
+	header := headerIPv4
+	if m.Buf[3] != 1 { // ATYP
+		header = headerIPv6
+	}
+	a.entry.Down.Add(int64(m.N - header))
+}
+
+// The lengths of a header with an address (RFC 1928 section 7).
+const (
+	headerIPv4 = 4 + 4 + 2
+	headerIPv6 = 4 + 16 + 2
+)
+
+// serve brings answers to the client until the socket is closed.
+func (x *exit) serve() {
+	e := x.association.engine
+	for {
+		err := x.conn.WaitRead()
+		if err == nil {
+			err = x.receive()
+		}
+		if err != nil && !e.survives(x.conn, err) {
+			return
+		}
+	}
+}
+
+// receive relays what is there now. The headers are written in front of the datagrams,
+// where room is left for them: what does not fit into a buffer then would not fit into
+// a datagram with its header either.
+func (x *exit) receive() error {
+	a := x.association
+	b := a.engine.takeBatch()
+	defer a.engine.putBatch(b)
+	for i := range b.ms {
+		b.out[i].Buf = b.ms[i].Buf
+		b.ms[i].Buf = b.ms[i].Buf[headerIPv6:]
+	}
+	n, err := x.conn.ReadBatch(b.ms[:])
+	for i := range b.ms {
+		b.ms[i].Buf = b.out[i].Buf
+	}
+	if err != nil {
+		return err
+	}
+	k := x.admitted(b, n)
+	for i := range k {
+		wrap(&b.out[i])
+	}
+	if peer := a.peer.Load(); peer != nil {
+		for i := range k {
+			b.out[i].Addr = *peer
+		}
+		a.deliver(a.relay, b.out[:k], nil, down)
+	}
+	return nil
+}
+
+// admitted puts those of ms[:n] that the filter lets in into out, and counts the others.
+func (x *exit) admitted(b *batch, n int) (k int) {
+	a := x.association
+	now := int64(a.engine.now())
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	for i := range n {
+		m := &b.ms[i]
+		h := x.holeFor(&m.Addr)
+		switch {
+		case h == nil:
+			a.engine.counters.drop(Stranger, 1)
+			continue
+		case m.Truncated:
+			a.engine.counters.drop(Truncated, 1)
+			continue
+		}
+		h.last.Store(now)
+		b.out[k] = *m
+		k++
+	}
+	return k
+}
+
+// wrap puts the header with m's true source before its payload, which begins where the
+// longest header would end.
+func wrap(m *pktinfo.Message) {
+	header := headerIPv4
+	if m.Addr.Peer.Addr().Is6() {
+		header = headerIPv6
+	}
+	m.Buf = m.Buf[headerIPv6-header:]
+	socks.AppendDatagram(m.Buf[:0], socks.Addr{Addr: m.Addr.Peer}, nil)
+	m.N += header
+}
+
+// drops are the reasons for which a client's datagram is malformed.
+var drops = [...]struct {
+	is     error
+	reason Drop
+}{
+	{socks.ErrFragment, Fragment},
+	{socks.ErrShort, Short},
+	{socks.ErrAddressType, AddressType},
+	{socks.ErrPort, PortZero},
+	{socks.ErrUnspecified, Unspecified},
+}
+
+// dropOf returns the reason for an error of socks.ParseDatagram.
+func dropOf(err error) Drop {
+	for _, d := range drops {
+		if errors.Is(err, d.is) {
+			return d.reason
+		}
+	}
+	return BadName
+}
