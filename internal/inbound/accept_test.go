@@ -243,9 +243,50 @@ func TestHandshakeDeadlineDoesNotOutlive(t *testing.T) {
 	mustGet(t, c, "still here")
 }
 
-// TestClose ends those who have asked for nothing yet, or wait for a dial, and lets
-// flows live.
+// TestClose takes nobody in any more, and lets go on who is in.
 func TestClose(t *testing.T) {
+	target := serve(t, echo)
+	r := start(t, nil)
+	flow, early := r.dial(t), r.dial(t)
+	mustSend(t, flow, hello5+connect5(target.addr()))
+	mustGet(t, flow, ok5)
+	mustReply(t, flow, 0)
+	mustSend(t, early, hello5)
+	mustGet(t, early, ok5)
+
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := net.Dial("tcp", r.Addr().String()); err == nil {
+		_ = c.Close() // the failure is that it is there
+		t.Error("a closed listener takes connections")
+	}
+	mustSend(t, early, connect5(target.addr()))
+	mustReply(t, early, 0)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r.Wait()
+	}()
+	for _, c := range []*net.TCPConn{early, flow} {
+		mustSend(t, c, "on")
+		mustGet(t, c, "on")
+		select {
+		case <-ended:
+			t.Error("Wait did not wait for a flow")
+		default:
+		}
+		if err := c.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		mustEnd(t, c)
+	}
+	within(t, ended, limit)
+}
+
+// TestContextEnds ends those who have asked for nothing yet, or wait for a dial, also
+// of a listener that is closed, and lets flows live.
+func TestContextEnds(t *testing.T) {
 	target := serve(t, echo)
 	names := newResolver()
 	r := start(t, func(s *Settings) { s.Dialer.Resolver = names })
@@ -262,33 +303,20 @@ func TestClose(t *testing.T) {
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
+	r.stop()
 	within(t, names.ended, time.Second)
 	for _, c := range []net.Conn{silent, dialling} {
 		if _, err := io.Copy(io.Discard, c); err != nil && !isReset(err) {
 			t.Errorf("got %v, want the end", err)
 		}
 	}
-	if c, err := net.Dial("tcp", r.Addr().String()); err == nil {
-		_ = c.Close() // the failure is that it is there
-		t.Error("a closed listener takes connections")
-	}
 	mustSend(t, flow, "on")
 	mustGet(t, flow, "on")
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		r.Wait()
-	}()
-	select {
-	case <-ended:
-		t.Error("Wait did not wait for the flow")
-	default:
-	}
 	if err := flow.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
 	mustEnd(t, flow)
-	within(t, ended, limit)
+	r.Wait()
 }
 
 // TestSet changes what comes, not what is there.

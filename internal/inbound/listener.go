@@ -81,7 +81,8 @@ type Listener struct {
 	settings atomic.Pointer[Settings]
 	gate     Gate
 	ctx      context.Context // ends the handshakes and dials, not the relays
-	stop     context.CancelFunc
+	open     context.Context // ends with Close, or with ctx
+	shut     context.CancelFunc
 	running  sync.WaitGroup
 
 	mu      sync.Mutex
@@ -89,7 +90,8 @@ type Listener struct {
 }
 
 // Listen opens a TCP listener on addr; the IPv6 wildcard takes IPv4 too. It accepts
-// nothing before Serve.
+// nothing before Serve. The end of ctx ends the connections that are no flows yet, now
+// and after Close.
 func Listen(ctx context.Context, addr netip.AddrPort, s *Settings, control func(network, address string, c syscall.RawConn) error) (*Listener, error) {
 	lc := net.ListenConfig{Control: control, KeepAlive: -1} // Set does that
 	lc.SetMultipathTCP(false)                               // subflows would use other addresses of this host
@@ -101,8 +103,9 @@ func Listen(ctx context.Context, addr netip.AddrPort, s *Settings, control func(
 	if err != nil {
 		return nil, err
 	}
-	l := &Listener{ln: ln.(*net.TCPListener), waiting: make(map[*net.TCPConn]struct{})}
-	l.ctx, l.stop = context.WithCancel(context.WithoutCancel(ctx))
+	l := &Listener{ln: ln.(*net.TCPListener), ctx: ctx, waiting: make(map[*net.TCPConn]struct{})}
+	l.open, l.shut = context.WithCancel(ctx)
+	context.AfterFunc(ctx, l.endHandshakes)
 	l.Set(s)
 	return l, nil
 }
@@ -129,26 +132,28 @@ func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.ln.SyscallC
 // Serve starts accepting.
 func (l *Listener) Serve() { l.running.Go(l.accept) }
 
-// Close stops accepting and ends the connections that have asked for nothing yet.
-// Live flows go on; Wait waits for them.
+// Close stops accepting. What is in goes on, handshakes too: a client that was let in
+// just before a reload closed the listener does not lose its connection.
 func (l *Listener) Close() error {
-	err := l.ln.Close()
-	l.stop()
+	l.shut()
+	return l.ln.Close()
+}
+
+func (l *Listener) endHandshakes() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.waiting {
 		_ = c.Close() // its own goroutine sees and reports the end
 	}
-	return err
 }
 
 // Wait returns when everything that l started has ended.
 func (l *Listener) Wait() { l.running.Wait() }
 
 func (l *Listener) accept() {
-	for l.ctx.Err() == nil {
+	for l.open.Err() == nil {
 		s := l.settings.Load()
-		if !s.Shared.Descriptors.waitClient(l.ctx, s.Shared.Log) {
+		if !s.Shared.Descriptors.waitClient(l.open, s.Shared.Log) {
 			return
 		}
 		conn, err := l.ln.AcceptTCP()
@@ -161,7 +166,7 @@ func (l *Listener) accept() {
 		case errors.Is(err, net.ErrClosed):
 			return
 		case exhausted(err):
-			s.Shared.Descriptors.pause(l.ctx, s.Shared.Log, err)
+			s.Shared.Descriptors.pause(l.open, s.Shared.Log, err)
 		}
 		// Anything else is the trouble of one connection that was gone before it was accepted.
 	}
@@ -184,7 +189,7 @@ func (l *Listener) serve(conn *net.TCPConn) {
 	c := &client{conn: conn, settings: s, listener: l, start: time.Now()}
 	c.addr, c.asked = addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())
 	if !l.enroll(conn) {
-		_ = conn.Close() // closed while it was being accepted
+		_ = conn.Close() // it came too late
 		return
 	}
 	defer l.release(conn)
@@ -196,7 +201,7 @@ func (l *Listener) serve(conn *net.TCPConn) {
 	c.serve()
 }
 
-// enroll notes a connection that Close has to end; it is false once l is closed.
+// enroll notes a connection that the end of ctx has to end; it is false after that.
 func (l *Listener) enroll(c *net.TCPConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -28,8 +28,9 @@ var sourceAddr = netip.MustParseAddr("127.0.0.2")
 // rig is a listener with its own log, registry and budget.
 type rig struct {
 	*Listener
-	s   *Settings
-	log *journal
+	s    *Settings
+	log  *journal
+	stop context.CancelFunc // ends the context of the listener
 }
 
 // start serves a mixed listener on loopback, after change had its say.
@@ -48,12 +49,14 @@ func start(t *testing.T, change func(*Settings)) *rig {
 	if change != nil {
 		change(s)
 	}
-	l, err := Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"), s, nil)
+	ctx, stop := context.WithCancel(t.Context())
+	l, err := Listen(ctx, netip.MustParseAddrPort("127.0.0.1:0"), s, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.Serve()
 	t.Cleanup(func() {
+		stop()
 		_ = l.Close() // a test may have closed it
 		s.Shared.Flows.CloseAll(nil)
 		l.Wait()
@@ -67,7 +70,7 @@ func start(t *testing.T, change func(*Settings)) *rig {
 			t.Errorf("%d connections are still noted", n)
 		}
 	})
-	return &rig{Listener: l, s: s, log: log}
+	return &rig{Listener: l, s: s, log: log, stop: stop}
 }
 
 // from returns a table that sends everything from addrs.
@@ -226,7 +229,7 @@ func eventually(t testing.TB, check func() string) {
 		if time.Now().After(deadline) {
 			t.Fatal(complaint)
 		}
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 }
 

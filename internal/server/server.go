@@ -72,6 +72,7 @@ func Run(ctx context.Context, o Options) error {
 // server is the running program. Only the goroutine of Run uses it.
 type server struct {
 	ctx     context.Context
+	stop    context.CancelFunc // ends ctx: nothing new is let in
 	log     *slog.Logger
 	level   *slog.LevelVar
 	host    *host.Host
@@ -87,12 +88,12 @@ type server struct {
 
 func newServer(ctx context.Context, o *Options, cfg *config.Config) (*server, error) {
 	s := &server{
-		ctx:   ctx,
 		level: new(slog.LevelVar),
 		tcp:   make(map[netip.AddrPort]*inbound.Listener),
 		udp:   make(map[netip.AddrPort]*udprelay.Forward),
 	}
 	s.log = newLogger(o, cfg.Log.Format, s.level)
+	s.ctx, s.stop = context.WithCancel(ctx)
 	h, err := host.Watch(ctx, s.log)
 	if err != nil {
 		return nil, fmt.Errorf("watch the addresses of this host: %w", err)
@@ -158,6 +159,7 @@ func (s *server) drain() {
 	for _, l := range s.tcp {
 		s.retire(l)
 	}
+	s.stop()
 	for _, f := range s.udp {
 		f.Drain()
 	}

@@ -280,7 +280,7 @@ func TestReloadsLeaveNothing(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("got %d descriptors and %d goroutines, want %d and %d", f, r, files, routines)
 		}
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 	const want = 1 + 2 + 2*34
 	if n := len(p.log.all("listening")); n != want {
