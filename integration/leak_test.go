@@ -61,7 +61,7 @@ func TestNoLeaks(t *testing.T) {
 
 // TestLeaksAreCaught runs the harness on a program whose bind was taken out.
 func TestLeaksAreCaught(t *testing.T) {
-	h := newHarness(t, 1, nstest.Binary{Tag: nstest.LeakTag})
+	h := newHarness(t, 1, nstest.Binary{Leak: true})
 	h.drive(300, false)
 	n, details := h.leaks.Leaks(t)
 	if n == 0 || len(h.wrong) == 0 {
@@ -108,7 +108,7 @@ type harness struct {
 func newHarness(t *testing.T, seed uint64, binary nstest.Binary) *harness {
 	t.Helper()
 	h := &harness{rig: newRig(t), Rand: rand.New(rand.NewPCG(seed, 1)), seed: seed, changes: make(map[string]int), calm: true, back: make(map[netip.Addr]time.Time)}
-	h.binary.Tag = binary.Tag
+	h.binary.Leak = binary.Leak
 	for _, wild := range []string{"0.0.0.0:4000", "[::]:4000"} {
 		h.Server.GreetTCP(t, wild)
 	}
