@@ -228,7 +228,7 @@ func (q *destinationQueue) remove(d *destination) {
 func (q *destinationQueue) oldest() *destination {
 	for range q.len {
 		d := q.first
-		if d.lastUsed() == d.seen {
+		if d.lastUsed() <= d.seen {
 			break
 		}
 		q.remove(d)
