@@ -23,6 +23,7 @@ func maxBatches() int { return max(16, 2*runtime.GOMAXPROCS(0)) }
 type batch struct {
 	ms    [batchSize]pktinfo.Message
 	flows [batchSize]*flow // to which ms belong; nil: not to be sent
+	legs  [batchSize]leg   // by which ms go, where it is not the one of the flow
 	out   [batchSize]pktinfo.Message
 	of    [batchSize]*flow // to which out belong
 }
@@ -43,6 +44,7 @@ func (e *Engine) takeBatch() *batch {
 
 func (e *Engine) putBatch(b *batch) {
 	clear(b.flows[:])
+	clear(b.legs[:])
 	clear(b.of[:])
 	e.batches.Put(b)
 	<-e.inUse
@@ -87,20 +89,32 @@ func (b *batch) send(e *Engine, n int, w way) {
 		if b.flows[i] == nil {
 			continue
 		}
-		c := b.flows[i].legs[w].conn
+		c := b.leg(i, w).conn
 		k := 0
 		for j := i; j < n; j++ {
 			fl := b.flows[j]
-			if fl == nil || fl.legs[w].conn != c {
+			if fl == nil {
+				continue
+			}
+			l := b.leg(j, w)
+			if l.conn != c {
 				continue
 			}
 			b.flows[j] = nil
 			b.out[k], b.of[k] = b.ms[j], fl
-			b.out[k].Addr = fl.legs[w].addr
+			b.out[k].Addr, b.out[k].TrafficClass = l.addr, l.class
 			k++
 		}
 		e.deliver(c, b.out[:k], b.of[:k], w)
 	}
+}
+
+// leg returns the way that message i goes, which has a flow.
+func (b *batch) leg(i int, w way) *leg {
+	if b.legs[i].conn != nil {
+		return &b.legs[i]
+	}
+	return &b.flows[i].legs[w]
 }
 
 // deliver sends ms, which belong to the flows of. One that cannot be sent does not

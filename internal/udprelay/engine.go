@@ -24,7 +24,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/flows"
 	"github.com/srcproxy/srcproxy/pktinfo"
 )
@@ -60,7 +59,8 @@ type Engine struct {
 	mu        sync.Mutex
 	closed    bool
 	sweeping  bool
-	count     int // of flows
+	count     int            // of flows
+	counts    map[string]int // of flows, by their listener
 	maxOwners int
 	forwards  map[*Forward]struct{}
 	owners    map[netip.AddrPort]*owner // by the address they are bound to
@@ -70,32 +70,6 @@ type Engine struct {
 	associations associations
 
 	ended []ending // to be told to the registry once mu is free
-}
-
-// Settings of a forward. Set it anew with Forward.Set; it is not to be changed.
-type Settings struct {
-	Name string // of the listener, in the log and in rules
-
-	// Allow lists the clients that may start flows. Empty allows all.
-	Allow []netip.Prefix
-
-	// Limit is how many flows the forward may have; the one that has been idle for
-	// the longest time makes room for a new one. Zero means no limit of its own.
-	Limit int
-
-	// Idle ends a flow without a datagram in either direction. Zero means 2 minutes.
-	// Unlike the rest, a new value counts for live flows too.
-	Idle time.Duration
-
-	// Dialer decides, by Decide for an address and by Resolve and Decide for a name.
-	Dialer *dialer.Dialer
-
-	// Target is where the forward leads: Dst, or Name and the port of Dst.
-	Target dialer.Flow
-
-	// SourcePort fixes the port that datagrams leave from. Zero leaves it free, unless
-	// the rule fixes it.
-	SourcePort uint16
 }
 
 // SetMaxFlows bounds the flows of all forwards together (zero or less: 100 000). At
@@ -124,6 +98,7 @@ func (e *Engine) setUp() {
 	e.done = make(chan struct{})
 	e.wake = make(chan struct{}, 1)
 	e.maxOwners = maxOwners()
+	e.counts = make(map[string]int)
 	e.forwards = make(map[*Forward]struct{})
 	e.owners = make(map[netip.AddrPort]*owner)
 	e.closing = make(map[netip.AddrPort]*owner)
@@ -224,6 +199,7 @@ func (e *Engine) sweep() {
 		case <-e.wake:
 		case <-t.C:
 			e.expire()
+			e.holdAgain()
 		}
 		t.Reset(e.interval())
 	}
@@ -248,7 +224,16 @@ func (e *Engine) expire() {
 	defer e.unlock()
 	for f := range e.forwards {
 		for fl := f.idle.oldest(); fl != nil && now-fl.lastUsed() >= f.idleTime(); fl = f.idle.oldest() {
+			if fl.trunk != nil && fl.trunk.busy(now, fl) {
+				fl.use(now) // its silence counts from when that has ended, about
+				continue
+			}
 			e.remove(fl, fl.outcome())
+		}
+	}
+	for _, o := range e.owners {
+		if o.trunk != nil {
+			o.trunk.expire(now)
 		}
 	}
 	for a, o := range e.closing {
@@ -258,10 +243,29 @@ func (e *Engine) expire() {
 	}
 }
 
-// oldest returns the flow of all forwards that has been idle for the longest time.
-func (e *Engine) oldest() *flow {
+// holdAgain tries once more to take the fixed ports that could not be had.
+func (e *Engine) holdAgain() {
+	e.mu.Lock()
+	var missing []*Forward
+	for f := range e.forwards {
+		if f.missing && e.now() >= f.again {
+			missing = append(missing, f)
+		}
+	}
+	e.mu.Unlock()
+	for _, f := range missing {
+		_ = f.hold(f.settings.Load()) // it was logged when it failed first
+	}
+}
+
+// oldest returns the flow that has been idle for the longest time, of a listener or,
+// without a name, of all.
+func (e *Engine) oldest(listener string) *flow {
 	var first *flow
 	for f := range e.forwards {
+		if listener != "" && f.settings.Load().Name != listener {
+			continue
+		}
 		if fl := f.idle.oldest(); fl != nil && (first == nil || fl.lastUsed() < first.lastUsed()) {
 			first = fl
 		}
@@ -286,6 +290,9 @@ func (e *Engine) remove(fl *flow, reason error) {
 	fl.forward.forget(fl)
 	e.leave(fl)
 	e.count--
+	if e.counts[fl.listener]--; e.counts[fl.listener] == 0 {
+		delete(e.counts, fl.listener)
+	}
 	e.ended = append(e.ended, ending{fl, reason})
 }
 

@@ -32,21 +32,27 @@ func keyOf(a *pktinfo.Addr) key { return key{a.Peer, a.Local} }
 type leg struct {
 	conn *pktinfo.Conn
 	addr pktinfo.Addr
+	// class is the TrafficClass they get.
+	class uint8
 }
 
 // flow is one UDP conversation.
 type flow struct {
-	forward *Forward
-	owner   *owner
-	entry   *flows.Flow
-	key     key
-	source  string // its name
-	foreign bool   // the source need not be on this host
-	legs    [2]leg
+	forward  *Forward
+	owner    *owner
+	entry    *flows.Flow
+	key      key
+	listener string // its name when the flow opened
+	source   string // its name
+	foreign  bool   // the source need not be on this host
+	legs     [2]leg
 
 	last     atomic.Int64 // when the last datagram came, in nanoseconds of Engine.now
 	icmp     atomic.Int64
 	lastICMP atomic.Pointer[pktinfo.SocketError]
+
+	trunk *trunk // where it is shared
+	calls calls
 
 	// The rest is under Engine.mu.
 	seen  time.Duration // a value that last has had

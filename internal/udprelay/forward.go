@@ -3,18 +3,16 @@ package udprelay
 import (
 	"context"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/flows"
 	"github.com/srcproxy/srcproxy/pktinfo"
 )
 
-// Forward is a listening socket with a fixed target. It is made by Engine.Listen, and
+// Forward is a listening socket with a target. It is made by Engine.Listen, and
 // relays once Serve was called. Its methods are safe for concurrent use.
 type Forward struct {
 	engine     *Engine
@@ -26,14 +24,18 @@ type Forward struct {
 	draining   atomic.Bool
 	goroutines sync.WaitGroup
 	names      names
+	inbound    atomic.Pointer[key] // of the flow to Settings.Inbound
+	arrivals   arrivals
 
 	mu    sync.RWMutex
 	flows map[key]*flow // written with Engine.mu held, too
 
 	// The rest is under Engine.mu.
-	idle   idleHeap
-	pins   map[*owner]struct{} // fixed ports that it holds
-	closed bool
+	idle    idleHeap
+	pins    map[*owner]bool // fixed ports that it holds; true: as a member of the trunk
+	missing bool            // a fixed port that it is to hold
+	again   time.Duration   // when to try next
+	closed  bool
 }
 
 func newForward(ctx context.Context, e *Engine, c *pktinfo.Conn, s *Settings) *Forward {
@@ -42,7 +44,7 @@ func newForward(ctx context.Context, e *Engine, c *pktinfo.Conn, s *Settings) *F
 		conn:   c,
 		port:   boundTo(c).Port(),
 		flows:  make(map[key]*flow),
-		pins:   make(map[*owner]struct{}),
+		pins:   make(map[*owner]bool),
 	}
 	f.ctx, f.cancel = context.WithCancel(ctx)
 	f.names.waiting = make(map[key]*waiting)
@@ -59,7 +61,7 @@ func (f *Forward) SyscallConn() (syscall.RawConn, error) { return f.conn.Syscall
 // Serve starts to relay; it does not wait. It is called once. A fixed source port is
 // taken now where it is known, so that nobody else gets it before the first datagram.
 func (f *Forward) Serve() {
-	f.hold(f.settings.Load())
+	f.adopt(f.settings.Load())
 	f.engine.mu.Lock()
 	defer f.engine.mu.Unlock()
 	if !f.closed {
@@ -72,7 +74,7 @@ func (f *Forward) Serve() {
 func (f *Forward) Set(s *Settings) {
 	f.settings.Store(s)
 	f.names.retry()
-	f.hold(s)
+	f.adopt(s)
 	f.engine.hurry()
 }
 
@@ -113,86 +115,11 @@ func (f *Forward) end(reason error) bool {
 	for len(f.idle) > 0 {
 		e.remove(f.idle[0], reason)
 	}
-	for o := range f.pins {
-		e.unpin(o)
+	for o, member := range f.pins {
+		e.unpin(o, f, member)
 	}
 	clear(f.pins)
 	return true
-}
-
-// hold takes the fixed source port for s, and lets go of those that f holds and s does
-// not want. A port that cannot be had now is tried again for each new flow.
-func (f *Forward) hold(s *Settings) {
-	r := fixedRoute(s)
-	if err := f.repin(r, s.SourcePort); err != nil {
-		f.engine.Log.Warn("source port is not there yet", "listener", s.Name, "source", r.name, "err", err)
-	}
-}
-
-func (f *Forward) repin(r *route, port uint16) error {
-	e := f.engine
-	e.mu.Lock()
-	defer e.unlock()
-	if f.closed || e.closed {
-		return nil
-	}
-	var held *owner
-	var err error
-	if r != nil {
-		held, err = e.pin(r)
-	}
-	for o := range f.pins {
-		// Where the source depends on the client or on a name, it may be wanted still.
-		if r != nil || o.at.Port() != port {
-			delete(f.pins, o)
-			e.unpin(o)
-		}
-	}
-	if held != nil {
-		f.pins[held] = struct{}{}
-	}
-	return err
-}
-
-// fixedRoute returns the way on which all flows of s leave, if its port is fixed and
-// source and target depend on nothing else; else nil.
-func fixedRoute(s *Settings) *route {
-	q := s.query(key{}, 0)
-	if s.SourcePort == 0 || !q.Dst.Addr().IsValid() {
-		return nil
-	}
-	dec := s.Dialer.Decide(q)
-	if dec.Err != nil || dec.Use.Pool != nil || dec.Source != nil && len(dec.Source.Addrs) == 0 {
-		return nil
-	}
-	return routeOf(&dec, q.Dst, s.SourcePort)
-}
-
-// query returns what the rules are asked for flow k, that came to port.
-func (s *Settings) query(k key, port uint16) dialer.Flow {
-	q := s.Target
-	q.Network = "udp"
-	q.Listener = s.Name
-	q.Client = k.client
-	q.Asked = netip.AddrPortFrom(k.asked, port)
-	if a := q.Dst.Addr(); a.IsValid() {
-		q.Dst = numericZone(netip.AddrPortFrom(a.Unmap(), q.Dst.Port()))
-	}
-	return q
-}
-
-// allows tells whether a client may start flows.
-func (s *Settings) allows(client netip.Addr) bool {
-	if len(s.Allow) == 0 {
-		return true
-	}
-	client = client.WithZone("") // a prefix contains no address with a zone
-	for _, p := range s.Allow {
-		if p.Contains(client) {
-			return true
-		}
-	}
-	return false
 }
 
 func (f *Forward) idleTime() time.Duration {
@@ -224,6 +151,9 @@ func (f *Forward) ask(b *batch, n int) {
 		}
 		if b.flows[i] != nil {
 			b.flows[i].use(now)
+			if t := b.flows[i].trunk; t != nil {
+				b.legs[i], _ = t.learn(now, b.flows[i], &b.ms[i])
+			}
 		}
 	}
 	b.send(f.engine, n, up)

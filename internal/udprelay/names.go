@@ -115,12 +115,18 @@ func (f *Forward) resolve(w *waiting) {
 		f.refuse(&w.opening, err, len(datagrams))
 		return
 	}
-	fl.send(datagrams)
+	fl.send(datagrams, up)
 }
 
-// decide sets the first address of the name that the rules let through.
+// decide asks the rules and, for a name, sets its first address that they let through.
 func (o *opening) decide(ctx context.Context) error {
 	d := o.settings.Dialer
+	if o.query.Dst.Addr().IsValid() {
+		if o.decision = d.Decide(o.query); o.decision.Err != nil {
+			return &dialer.RefusedError{Flow: o.query, Decision: o.decision}
+		}
+		return nil
+	}
 	candidates, dec, err := d.Resolve(ctx, o.query)
 	o.decision = dec
 	if refused := (*dialer.RefusedError)(nil); errors.As(err, &refused) {
@@ -141,15 +147,15 @@ func (o *opening) decide(ctx context.Context) error {
 	return reasons
 }
 
-// send sends datagrams to the peer.
-func (fl *flow) send(datagrams [][]byte) {
+// send sends datagrams that were kept.
+func (fl *flow) send(datagrams [][]byte, w way) {
 	ms := make([]pktinfo.Message, len(datagrams))
 	of := make([]*flow, len(datagrams))
 	for i, b := range datagrams {
-		ms[i] = pktinfo.Message{Buf: b, N: len(b), Addr: fl.legs[up].addr}
+		ms[i] = pktinfo.Message{Buf: b, N: len(b), Addr: fl.legs[w].addr, TrafficClass: fl.legs[w].class}
 		of[i] = fl
 	}
-	fl.forward.engine.deliver(fl.legs[up].conn, ms, of, up)
+	fl.forward.engine.deliver(fl.legs[w].conn, ms, of, w)
 }
 
 // refusals is why each address of a name was refused.

@@ -26,6 +26,7 @@ type owner struct {
 
 	mu    sync.RWMutex
 	peers map[netip.AddrPort]*flow // written with Engine.mu held, too
+	trunk *trunk                   // likewise; the flows that may have the same peer
 
 	// The rest is under Engine.mu.
 	pins  int // forwards that hold it although it has no flow
@@ -41,6 +42,7 @@ type route struct {
 	port     uint16     // zero when it is free
 	ports    dialer.PortRange
 	freeBind bool
+	share    bool // the peer with other flows, if the port is fixed
 }
 
 // routeOf returns what dec, the decision for a flow to peer, asks for.
@@ -158,8 +160,12 @@ func (e *Engine) fixedOwner(r *route) (*owner, error) {
 	if err != nil {
 		return nil, err
 	}
-	if fl := o.flow(r.peer); fl != nil {
-		return nil, fmt.Errorf("%w: %v to %v is the flow of %v; give this client another source_port, or a listener with another source",
+	fl := o.flow(r.peer)
+	if fl == nil && !r.share {
+		fl = o.shared(r.peer)
+	}
+	if fl != nil {
+		return nil, fmt.Errorf(`%w: %v to %v is the flow of %v; share = "sip" lets SIP phones share it, else give this client another source_port, or a listener with another source`,
 			ErrPortTaken, o.at, r.peer, fl.key.client)
 	}
 	return o, nil
@@ -265,9 +271,13 @@ func (e *Engine) open(r *route, port uint16) (*owner, error) {
 // leave takes fl off its owner, and closes that if it was the last.
 func (e *Engine) leave(fl *flow) {
 	o := fl.owner
-	o.mu.Lock()
-	delete(o.peers, fl.peer())
-	o.mu.Unlock()
+	if fl.trunk != nil {
+		fl.trunk.remove(fl)
+	} else {
+		o.mu.Lock()
+		delete(o.peers, fl.peer())
+		o.mu.Unlock()
+	}
 	if o.group != nil {
 		o.group.free(fl.peer(), o.index)
 	}
@@ -276,7 +286,7 @@ func (e *Engine) leave(fl *flow) {
 
 // release closes o if nobody needs it.
 func (e *Engine) release(o *owner) {
-	if o.pins > 0 || len(o.peers) > 0 {
+	if o.pins > 0 || len(o.peers) > 0 || o.trunk != nil && !o.trunk.isEmpty() {
 		return
 	}
 	delete(e.owners, o.at)
@@ -299,6 +309,38 @@ func (o *owner) flow(peer netip.AddrPort) *flow {
 	return o.peers[peer]
 }
 
+// shared returns one of the flows that share peer, or nil.
+func (o *owner) shared(peer netip.AddrPort) *flow {
+	if o.trunk == nil {
+		return nil
+	}
+	return o.trunk.some(peer)
+}
+
+// alone returns the one flow with peer, or nil where several share it.
+func (o *owner) alone(peer netip.AddrPort) *flow {
+	o.mu.RLock()
+	fl, t := o.peers[peer], o.trunk
+	o.mu.RUnlock()
+	if fl == nil && t != nil {
+		return t.alone(peer)
+	}
+	return fl
+}
+
+// share returns the trunk, and makes it if there is none.
+func (o *owner) share() *trunk {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.trunk == nil {
+		o.trunk = newTrunk(o)
+	}
+	return o.trunk
+}
+
+// leg is the way back to where a datagram came from.
+func (o *owner) leg(a *pktinfo.Addr, class uint8) leg { return leg{o.conn, *a, class} }
+
 func (o *owner) hasEnded() bool {
 	select {
 	case <-o.done:
@@ -319,17 +361,20 @@ func (o *owner) serve() {
 func (o *owner) answer(b *batch, n int) {
 	now := o.engine.now()
 	o.mu.RLock()
+	trunk := o.trunk
 	for i := range n {
 		b.flows[i] = o.peers[b.ms[i].Addr.Peer]
 	}
 	o.mu.RUnlock()
 	for i := range n {
 		switch fl := b.flows[i]; {
-		case fl == nil:
-			o.engine.counters.drop(Stranger, 1)
 		case b.ms[i].Truncated:
 			o.engine.counters.drop(Truncated, 1)
 			b.flows[i] = nil
+		case fl == nil && trunk != nil:
+			b.flows[i] = o.engine.distribute(now, trunk, &b.ms[i])
+		case fl == nil:
+			o.engine.counters.drop(Stranger, 1)
 		default:
 			fl.use(now)
 		}
@@ -340,26 +385,10 @@ func (o *owner) answer(b *batch, n int) {
 // failed charges an ICMP error to the flow whose datagram caused it.
 func (o *owner) failed(err pktinfo.SocketError) {
 	o.engine.counters.icmp.Add(1)
-	if fl := o.flow(err.Peer); fl != nil {
+	if fl := o.alone(err.Peer); fl != nil {
 		fl.icmp.Add(1)
 		fl.lastICMP.Store(&err)
 	}
-}
-
-// pin opens the owner that r asks for, if its port is fixed, and holds it.
-func (e *Engine) pin(r *route) (*owner, error) {
-	o, err := e.fixedPort(r)
-	if err != nil {
-		return nil, err
-	}
-	o.pins++
-	return o, nil
-}
-
-// unpin gives back what pin returned.
-func (e *Engine) unpin(o *owner) {
-	o.pins--
-	e.release(o)
 }
 
 // quiet is how long the flow must have been silent whose port is given to another

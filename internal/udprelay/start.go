@@ -1,6 +1,7 @@
 package udprelay
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"time"
@@ -18,10 +19,23 @@ type opening struct {
 	forward  *Forward
 	settings *Settings
 	key      key
-	ifIndex  int // where the client's first datagram came in
+	port     uint16 // it has to leave from; zero: any
+	ifIndex  int    // where the client's first datagram came in
 	began    time.Time
 	query    dialer.Flow
 	decision dialer.Decision
+}
+
+func (f *Forward) opening(s *Settings, k key, ifIndex int) *opening {
+	return &opening{
+		forward:  f,
+		settings: s,
+		key:      k,
+		port:     s.sourcePort(f.port),
+		ifIndex:  ifIndex,
+		began:    time.Now(),
+		query:    s.query(k, f.port),
+	}
 }
 
 // start opens the flow of m. It returns nil where it is refused, or has to wait for
@@ -35,31 +49,34 @@ func (f *Forward) start(m *pktinfo.Message) *flow {
 		f.engine.counters.drop(NoLocal, 1)
 		return nil
 	}
-	s := f.settings.Load()
 	k := keyOf(&m.Addr)
 	if fl := f.flow(k); fl != nil {
 		return fl // from an earlier datagram of the same batch
 	}
-	o := &opening{forward: f, settings: s, key: k, ifIndex: m.Addr.IfIndex, began: time.Now(), query: s.query(k, f.port)}
+	s := f.settings.Load()
+	o := f.opening(s, k, m.Addr.IfIndex)
 	switch {
-	case !s.allows(k.client.Addr()):
+	case k.client != s.Inbound && !s.allows(k.client.Addr()):
 		f.refuse(o, ErrNotAllowed, 1)
 		return nil
 	case !o.query.Dst.Addr().IsValid():
 		f.wait(o, m.Buf[:m.N])
 		return nil
 	}
-	o.decision = s.Dialer.Decide(o.query)
-	if err := o.decision.Err; err != nil {
-		f.refuse(o, &dialer.RefusedError{Flow: o.query, Decision: o.decision}, 1)
-		return nil
+	return o.open(f.ctx)
+}
+
+// open opens the flow, or refuses it and returns nil.
+func (o *opening) open(ctx context.Context) *flow {
+	err := o.decide(ctx)
+	if err == nil {
+		var fl *flow
+		if fl, err = o.forward.engine.admit(o); err == nil {
+			return fl
+		}
 	}
-	fl, err := f.engine.admit(o)
-	if err != nil {
-		f.refuse(o, err, 1)
-		return nil
-	}
-	return fl
+	o.forward.refuse(o, err, 1)
+	return nil
 }
 
 // refuse counts n datagrams of a flow that does not open, and logs why unless that
@@ -89,7 +106,7 @@ func (o *opening) info() flows.Info {
 		Dst:      o.query.Dst,
 		Name:     o.query.Name,
 		Rule:     o.decision.Rule,
-		Src:      netip.AddrPortFrom(o.decision.Addr, o.settings.SourcePort),
+		Src:      netip.AddrPortFrom(o.decision.Addr, o.port),
 	}
 	switch {
 	case o.decision.Source != nil:
@@ -102,7 +119,8 @@ func (o *opening) info() flows.Info {
 
 // admit opens the flow that o describes, or returns the one that is there already.
 func (e *Engine) admit(o *opening) (*flow, error) {
-	r := routeOf(&o.decision, o.query.Dst, o.settings.SourcePort)
+	r := routeOf(&o.decision, o.query.Dst, o.port)
+	r.share = o.settings.ShareSIP && r.port != 0
 	info := o.info()
 	if !r.source.IsValid() {
 		info.Src = netip.AddrPortFrom(kernelSource(r.peer), 0)
@@ -128,28 +146,34 @@ func (e *Engine) admit(o *opening) (*flow, error) {
 	}
 	info.Src = netip.AddrPortFrom(info.Src.Addr(), own.at.Port())
 	fl := e.enter(o, own, r, info)
-	for o.settings.Limit > 0 && len(f.idle) >= o.settings.Limit {
-		e.evict(f.idle.oldest())
+	for o.settings.Limit > 0 && e.counts[o.settings.Name] >= o.settings.Limit {
+		e.evict(e.oldest(o.settings.Name))
 	}
 	for e.count > 0 && e.count >= e.limit() {
-		e.evict(e.oldest())
+		e.evict(e.oldest(""))
 	}
 	f.remember(fl)
 	e.count++
+	e.counts[fl.listener]++
 	return fl, nil
 }
 
 // enter makes the flow and puts it into the table of its owner, which then stays.
 func (e *Engine) enter(o *opening, own *owner, r *route, info flows.Info) *flow {
-	f := o.forward
-	fl := &flow{forward: f, owner: own, key: o.key, source: info.Source, foreign: r.freeBind}
-	fl.legs[up] = leg{own.conn, pktinfo.Addr{Peer: r.peer, Local: r.source}}
-	fl.legs[down] = leg{f.conn, pktinfo.Addr{Peer: o.key.client, Local: o.key.asked, IfIndex: o.ifIndex}}
+	f, class := o.forward, o.settings.class()
+	fl := &flow{forward: f, owner: own, key: o.key, listener: o.settings.Name, source: info.Source, foreign: r.freeBind}
+	fl.legs[up] = leg{own.conn, pktinfo.Addr{Peer: r.peer, Local: r.source}, class}
+	fl.legs[down] = leg{f.conn, pktinfo.Addr{Peer: o.key.client, Local: o.key.asked, IfIndex: o.ifIndex}, class}
 	fl.use(e.now())
 	fl.entry = e.Flows.Open(info, func(reason error) { e.end(fl, reason) })
-	if _, held := f.pins[own]; !held && o.settings.SourcePort != 0 {
-		own.pins++
-		f.pins[own] = struct{}{}
+	if _, held := f.pins[own]; !held && o.port != 0 {
+		e.hold(own, f, r.share)
+		f.pins[own] = r.share
+	}
+	if r.share {
+		fl.trunk = own.share()
+		fl.trunk.add(fl)
+		return fl
 	}
 	own.mu.Lock()
 	defer own.mu.Unlock()
@@ -181,7 +205,11 @@ func (e *Engine) loops(f *Forward, k key) bool {
 		if o == nil {
 			return false
 		}
-		fl := o.flow(netip.AddrPortFrom(k.asked, h.port))
+		asked := netip.AddrPortFrom(k.asked, h.port)
+		fl := o.flow(asked)
+		if fl == nil {
+			fl = o.shared(asked)
+		}
 		if fl == nil {
 			return false
 		}

@@ -28,11 +28,13 @@ const (
 	PortZero                // its header names port 0
 	Unspecified             // its header names 0.0.0.0 or ::
 	BadName                 // its header names what is no name
+	Unmatched               // it came to a port that clients share, and is for none of them
+	KeepAlive               // likewise, and needs no answer
 	numDrops
 )
 
 var dropNames = [numDrops]string{"stranger", "truncated", "refused", "unresolved", "waiting", "draining", "no-local", "unsent",
-	"not-client", "fragment", "short", "address-type", "port-zero", "unspecified", "bad-name"}
+	"not-client", "fragment", "short", "address-type", "port-zero", "unspecified", "bad-name", "sip-unmatched", "keep-alive"}
 
 // String returns the word for metrics.
 func (d Drop) String() string {

@@ -1,0 +1,102 @@
+package udprelay
+
+import (
+	"net/netip"
+	"time"
+)
+
+// holdEvery is how often a fixed port is tried again that could not be had.
+const holdEvery = time.Second
+
+// adopt makes s count: fixed ports are taken before the first datagram.
+func (f *Forward) adopt(s *Settings) {
+	f.inbound.Store(f.inboundKey(s))
+	if err := f.hold(s); err != nil {
+		f.engine.Log.Warn("source port is not there yet", "listener", s.Name, "addr", f.Addr().String(), "err", err)
+	}
+}
+
+// inboundKey returns the key of the flow to s.Inbound, or nil. Datagrams to it leave
+// from where f listens; on a wildcard, from the address that the kernel chooses.
+func (f *Forward) inboundKey(s *Settings) *key {
+	if !s.ShareSIP || !s.Inbound.IsValid() {
+		return nil
+	}
+	asked := boundTo(f.conn).Addr()
+	if isWildcard(asked) {
+		asked = kernelSource(s.Inbound)
+	}
+	if asked == s.Inbound.Addr() && f.port == s.Inbound.Port() {
+		f.engine.Log.Warn("inbound is the listener itself", "listener", s.Name, "addr", f.Addr().String())
+		return nil
+	}
+	return &key{s.Inbound, asked}
+}
+
+// hold takes the fixed source port for s, and lets go of those that f holds and s does
+// not want. One that cannot be had now is tried again every second, and for each new
+// flow.
+func (f *Forward) hold(s *Settings) error {
+	r := s.fixedRoute(f.port)
+	e := f.engine
+	e.mu.Lock()
+	defer e.unlock()
+	if f.closed || e.closed {
+		return nil
+	}
+	var held *owner
+	var err error
+	if r != nil {
+		held, err = e.pin(r, f, s.ShareSIP)
+	}
+	f.missing, f.again = err != nil, e.now()+holdEvery
+	for o, member := range f.pins {
+		// Where the source depends on the client or on a name, it may be wanted still.
+		if r != nil || o.at.Port() != s.sourcePort(f.port) {
+			delete(f.pins, o)
+			e.unpin(o, f, member)
+		}
+	}
+	if held != nil {
+		f.pins[held] = s.ShareSIP
+	}
+	return err
+}
+
+// pin opens the owner that r asks for, whose port is fixed, and holds it for f, which
+// may become a member of its trunk.
+func (e *Engine) pin(r *route, f *Forward, member bool) (*owner, error) {
+	o, err := e.fixedPort(r)
+	if err != nil {
+		return nil, err
+	}
+	e.hold(o, f, member)
+	return o, nil
+}
+
+func (e *Engine) hold(o *owner, f *Forward, member bool) {
+	o.pins++
+	if member {
+		o.share().join(f)
+	}
+}
+
+// unpin gives back what f holds.
+func (e *Engine) unpin(o *owner, f *Forward, member bool) {
+	o.pins--
+	if member {
+		o.trunk.part(f)
+	}
+	e.release(o)
+}
+
+// expects tells whether datagrams may come from peer to a fixed port of f although
+// none was sent there.
+func (f *Forward) expects(peer netip.AddrPort) bool {
+	s := f.settings.Load()
+	dst := s.query(key{}, f.port).Dst
+	if len(s.InboundFrom) > 0 {
+		return dst == peer || contains(s.InboundFrom, peer.Addr())
+	}
+	return dst.Addr() == peer.Addr()
+}
