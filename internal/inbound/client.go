@@ -33,6 +33,7 @@ type request struct {
 	name   string
 	dst    netip.AddrPort // without an address where there is a name
 	bind   bool           // dst is to connect, and not to be connected
+	udp    bool           // an association is wanted, and dst is the client's end of it
 	answer func(err error, bound netip.AddrPort) []byte
 }
 
@@ -64,6 +65,10 @@ func (c *client) open(req request) {
 	}
 	defer s.Shared.Connections.Leave()
 	defer c.listener.gate.Leave()
+	if req.udp {
+		c.associate(req)
+		return
+	}
 
 	ctx, cancel := context.WithCancelCause(c.listener.ctx)
 	defer cancel(nil)
@@ -205,6 +210,9 @@ func (c *client) info(req request, dec dialer.Decision) flows.Info {
 		Name:     req.name,
 		Rule:     dec.Rule,
 		Src:      netip.AddrPortFrom(dec.Addr, dec.Port),
+	}
+	if req.udp {
+		i.Network, i.Name, i.Dst = "udp", "", netip.AddrPort{} // it has many
 	}
 	if dec.Source != nil {
 		i.Source = dec.Source.Name

@@ -72,7 +72,8 @@ func answered(req request, told bool) request {
 func (c *client) socksCommand(r socks.Request) (request, error) {
 	req := socksRequest(r)
 	req.bind = r.Command == socks.CommandBind && c.settings.Bind
-	if r.Command == socks.CommandConnect || req.bind {
+	req.udp = r.Command == socks.CommandAssociate && c.settings.Associate != nil
+	if r.Command == socks.CommandConnect || req.bind || req.udp {
 		return req, nil
 	}
 	err := c.send(r.AppendReply(nil, socks.ReplyCommandNotSupported, netip.AddrPort{}))

@@ -42,6 +42,14 @@ type Settings struct {
 	Dialer *dialer.Dialer
 	Target dialer.Flow // of a TCP forward: Name, or Dst; its port is set
 
+	// Associate serves UDP ASSOCIATE. Nil refuses it.
+	Associate Associator
+
+	// Advertise is what clients on other hosts are told as the address of their UDP
+	// relay, instead of the one that they have connected to: that of a 1:1 NAT in front
+	// of this host. It counts for clients of its family.
+	Advertise netip.Addr
+
 	Handshake  time.Duration // from accept to request; 0: no limit
 	Idle       time.Duration
 	HalfClosed time.Duration

@@ -63,6 +63,7 @@ func (s *server) add(p *plan, cfg *config.Config, l *config.Listener, d *dialer.
 		Dialer:     d,
 		Target:     target,
 		Bind:       true,
+		Associate:  &relays{engine: s.engine},
 		Handshake:  cfg.Timeouts.Handshake,
 		Idle:       orElse(l.Idle, cfg.Timeouts.Idle),
 		HalfClosed: cfg.Timeouts.HalfClosed,
