@@ -86,7 +86,6 @@ func param(b []byte) (name, val, rest []byte) {
 	name, b = b[:n], skipSpace(b[n:])
 	if len(b) > 0 && b[0] == '=' {
 		b = skipSpace(b[1:])
-		n = 0
 		if len(b) > 0 && b[0] == '"' {
 			n = quoted(b)
 		} else {

@@ -145,20 +145,20 @@ func split(line []byte) (field, []byte) {
 	default:
 		return other, nil
 	}
-	n := bytes.IndexByte(line, ':')
-	if n < 0 {
+	before, after, ok := bytes.Cut(line, []byte{':'})
+	if !ok {
 		return other, nil
 	}
-	return fieldOf(trim(line[:n])), line[n+1:]
+	return fieldOf(trim(before)), after
 }
 
 // nextLine takes a line off b, without its LF.
 func nextLine(b []byte) (line, rest []byte, ok bool) {
-	n := bytes.IndexByte(b, '\n')
-	if n < 0 {
+	line, rest, ok = bytes.Cut(b, []byte{'\n'})
+	if !ok {
 		return nil, nil, false
 	}
-	return b[:n], b[n+1:], true
+	return line, rest, true
 }
 
 // nextField takes a line and the lines that continue it off b.
