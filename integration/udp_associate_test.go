@@ -247,6 +247,48 @@ func TestAssociateForeignClients(t *testing.T) {
 	}
 }
 
+// TestAssociateManyDestinations has one client send to 65,536 destinations while another
+// asks a thousand times: the memory stays bounded, and the other loses nothing.
+func TestAssociateManyDestinations(t *testing.T) {
+	r := newRig(t)
+	tellUDP(t, r.Server)
+	r.serve(mainConfig)
+	flood, steady := r.associate(), r.associate()
+	dst := at(nstest.ServerV4(9), 7)
+	if _, err := steady.ask(dst, "ping", patience); err != nil {
+		t.Fatal(err)
+	}
+	before := r.rss()
+	var sending sync.WaitGroup
+	defer sending.Wait()
+	sending.Go(func() {
+		for i := range 65536 {
+			_ = flood.send(at(nstest.ServerV4(1+i%50), uint16(10000+i/50)), "x") // a lost one is the flood's
+		}
+	})
+	const asked = 1000
+	answered := 0
+	for range asked {
+		if got, err := steady.ask(dst, "ping", time.Second); err == nil && got == wan4.String() {
+			answered++
+		}
+	}
+	sending.Wait()
+	grown := r.rss() - before
+	t.Logf("%d of %d answered, resident memory grew by %d KiB", answered, asked, grown>>10)
+	if answered < asked*999/1000 {
+		t.Errorf("%d of %d were answered, want 99.9 %%", answered, asked)
+	}
+	if grown > 64<<20 && !r.binary.Race {
+		t.Errorf("resident memory grew by %d MiB, want at most 64", grown>>20)
+	}
+	// Its own socket may be full still.
+	eventually(t, "the association of the flood works", func() bool {
+		got, err := flood.ask(dst, "ping", 100*time.Millisecond)
+		return err == nil && got == wan4.String()
+	})
+}
+
 // TestVanishedAssociationSource deletes the source's address under associations that
 // send all the time, again and again: not a packet leaves from it afterwards.
 func TestVanishedAssociationSource(t *testing.T) {
