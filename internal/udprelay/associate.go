@@ -70,6 +70,9 @@ type AssociateSettings struct {
 
 	Filter Filter
 
+	// DSCP marks what is sent to either side: 0 to 63 (RFC 2474).
+	DSCP uint8
+
 	// MaxDestinations bounds the destinations whose decision is remembered. Zero means
 	// 4096. At the bound, the one that has been idle for the longest time is forgotten.
 	MaxDestinations int

@@ -110,6 +110,9 @@ func (a *Association) send(ms []pktinfo.Message, of []*destination) {
 // sent does not stop those behind it.
 func (a *Association) deliver(c *pktinfo.Conn, ms []pktinfo.Message, of []*destination, w way) {
 	e := a.engine
+	for i := range ms {
+		ms[i].TrafficClass = a.settings.DSCP << 2
+	}
 	for len(ms) > 0 {
 		n, err := c.WriteBatch(ms)
 		n = min(n, len(ms))

@@ -94,9 +94,5 @@ func (e *Engine) unpin(o *owner, f *Forward, member bool) {
 // none was sent there.
 func (f *Forward) expects(peer netip.AddrPort) bool {
 	s := f.settings.Load()
-	dst := s.query(key{}, f.port).Dst
-	if len(s.InboundFrom) > 0 {
-		return dst == peer || contains(s.InboundFrom, peer.Addr())
-	}
-	return dst.Addr() == peer.Addr()
+	return s.Target.Dst.Addr().Unmap() == peer.Addr() || contains(s.InboundFrom, peer.Addr())
 }

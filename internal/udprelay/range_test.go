@@ -124,3 +124,34 @@ func classConn(t *testing.T, host string) *pktinfo.Conn {
 	}
 	return c
 }
+
+// TestDSCPOfAssociation marks what an association sends, to either side.
+func TestDSCPOfAssociation(t *testing.T) {
+	e, _ := newEngine(t)
+	far, client := classConn(t, "127.0.0.1"), classConn(t, "127.0.0.1")
+	d := always(t, dialer.Use{Source: source("s", "127.0.0.10")})
+	a := associate(t, e, d, func(s *AssociateSettings) {
+		s.Flow.Client = boundTo(client)
+		s.DSCP = 34
+	})
+	text := datagram(boundTo(far), "x")
+	m := pktinfo.Message{Buf: []byte(text), N: len(text), Addr: pktinfo.Addr{Peer: a.Addr()}}
+	if err := client.WriteMsg(&m); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []*pktinfo.Conn{far, client} {
+		got := pktinfo.Message{Buf: make([]byte, 100)}
+		if err := c.ReadMsg(&got); err != nil {
+			t.Fatal(err)
+		}
+		if got.TrafficClass != 34<<2 {
+			t.Errorf("got class %#x, want %#x", got.TrafficClass, 34<<2)
+		}
+		if c == far {
+			got.TrafficClass = 0
+			if err := c.WriteMsg(&got); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

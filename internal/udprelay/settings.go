@@ -48,8 +48,8 @@ type Settings struct {
 	// a forward with ShareSIP. The zero AddrPort: nobody does.
 	Inbound netip.AddrPort
 
-	// InboundFrom is from where datagrams may come besides the address and port of
-	// Target, on a forward with ShareSIP. Empty: from any port of Target's address.
+	// InboundFrom is from where datagrams may come, on a forward with ShareSIP, besides
+	// the address of Target (from any port).
 	InboundFrom []netip.Prefix
 
 	// DSCP marks what is sent to either side: 0 to 63 (RFC 2474).

@@ -290,15 +290,16 @@ func TestSIPStrangers(t *testing.T) {
 	contact := "sip:one@192.0.2.1"
 	r.up(phone, register("one", "reg", contact))
 	invite := sipText{method: "INVITE", branch: "i", call: "i", from: "p", uri: contact}
-	stranger, other, friend := open(t, "127.0.0.23:0"), open(t, "127.0.0.20:0"), open(t, "127.0.0.25:0")
-	for _, c := range []*net.UDPConn{stranger, other} {
-		r.drops(Stranger, 1, func() { send(t, c, r.outside, invite.String()) })
+	stranger := open(t, "127.0.0.23:0")
+	r.drops(Stranger, 1, func() { send(t, stranger, r.outside, invite.String()) })
+	for i, friend := range []*net.UDPConn{open(t, "127.0.0.25:0"), open(t, "127.0.0.20:0")} {
+		invite.branch, invite.call = fmt.Sprint("f", i), fmt.Sprint("f", i)
+		send(t, friend, r.outside, invite.String())
+		r.want(phone, invite, r.asked)
+		busy := invite.answer(486, "t")
+		send(t, phone, r.asked, busy.String())
+		r.want(friend, busy, r.outside)
 	}
-	send(t, friend, r.outside, invite.String())
-	r.want(phone, invite, r.asked)
-	busy := invite.answer(486, "t")
-	send(t, phone, r.asked, busy.String())
-	r.want(friend, busy, r.outside)
 	r.down(phone, sipText{method: "INVITE", branch: "k", call: "k", from: "p", uri: contact}) // from the target itself
 }
 
