@@ -103,7 +103,7 @@ func Parse(path string, text []byte) (*Config, error) {
 // Default returns the configuration that is used without a file: SOCKS and HTTP on
 // 127.0.0.1:1080, and the routing table chooses the source.
 func Default() *Config {
-	l := Listener{Kind: Mixed, Addrs: []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 1080)}}
+	l := Listener{Kind: Mixed, Bind: true, Addrs: []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 1080)}}
 	l.Name = l.defaultName()
 	return &Config{
 		Default: dialer.Use{Kernel: true},

@@ -53,7 +53,7 @@ func TestGoodFiles(t *testing.T) {
 	}{
 		{"shortest", "default = \"198.51.100.10\"\n[[listen]]\nmixed = \"127.0.0.1:1080\"\n", func(_ *testing.T, c *Config) {
 			c.Default = dialer.Use{Source: named("198.51.100.10", "198.51.100.10")}
-			c.Listen = []Listener{{Name: "mixed 127.0.0.1:1080", Kind: Mixed, Addrs: []netip.AddrPort{addrPort("127.0.0.1:1080")}}}
+			c.Listen = []Listener{{Name: "mixed 127.0.0.1:1080", Kind: Mixed, Addrs: []netip.AddrPort{addrPort("127.0.0.1:1080")}, Bind: true}}
 		}},
 		{"nothing but a default", "default = \"deny\"\n", func(_ *testing.T, c *Config) { c.Default = dialer.Use{} }},
 		{"CR LF", "default = \"kernel\"\r\nprefer = \"ipv4\"\r\n", func(_ *testing.T, c *Config) { c.PreferIPv4 = true }},
@@ -190,9 +190,9 @@ to = "[2001:db8::5]:5061"
 				{
 					Name: "office", Kind: Mixed, Addrs: []netip.AddrPort{addrPort("[::]:1080"), addrPort("198.51.100.10:1081")},
 					Allow: []netip.Prefix{prefix("192.0.2.0/24"), prefix("192.0.3.1/32")}, Limit: 5, Idle: time.Hour,
-					UsersFile: "testdata/users", Users: []byte("crawler:$2y$10$abcdefghijklmnopqrstuv\n"),
+					UsersFile: "testdata/users", Users: []byte("crawler:$2y$10$abcdefghijklmnopqrstuv\n"), Bind: true,
 				},
-				{Name: "socks 0.0.0.0:2080", Kind: SOCKS, Addrs: []netip.AddrPort{addrPort("0.0.0.0:2080")}, Open: true},
+				{Name: "socks 0.0.0.0:2080", Kind: SOCKS, Addrs: []netip.AddrPort{addrPort("0.0.0.0:2080")}, Open: true, Bind: true},
 				{Name: "http [::1]:3128", Kind: HTTP, Addrs: []netip.AddrPort{addrPort("[::1]:3128")}},
 				{
 					Name: "tcp 127.0.0.1:2525", Kind: TCP, Addrs: []netip.AddrPort{addrPort("127.0.0.1:2525")},
@@ -335,6 +335,8 @@ func TestTargetString(t *testing.T) {
 		{Target{Name: "a.example", Port: 25}, "a.example:25"},
 		{Target{Addr: addr("203.0.113.5"), Port: 5060}, "203.0.113.5:5060"},
 		{Target{Addr: addr("2001:db8::5"), Port: 5060}, "[2001:db8::5]:5060"},
+		{Target{Name: "a.example"}, "a.example"},
+		{Target{Addr: addr("2001:db8::5")}, "2001:db8::5"},
 	} {
 		if got := x.target.String(); got != x.want {
 			t.Errorf("got %q, want %q", got, x.want)

@@ -18,7 +18,7 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(text)
-	for _, b := range slices.Concat(badSyntax(), badSource(), badPool(), badRule(), badMap(), badListen()) {
+	for _, b := range slices.Concat(badSyntax(), badSource(), badPool(), badRule(), badMap(), badListen(), badProxy(), badForward(), badPorts(), badShare()) {
 		f.Add([]byte(b.text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {

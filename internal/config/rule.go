@@ -99,7 +99,7 @@ func (d *decoder) outcome(n *node, k map[string]*node, r *dialer.Rule) {
 	default:
 		var ok bool
 		if r.Use, ok = d.use(use); ok {
-			d.fixedPort(k["source_port"], use, r.Use, r.SourcePort)
+			d.fixedPort(k["source_port"], use, r.Use, dialer.PortRange{Lo: r.SourcePort, Hi: r.SourcePort})
 		}
 	}
 }
@@ -122,7 +122,8 @@ func (d *decoder) targets(n, port *node) map[dialer.Match]dialer.Use {
 		}
 		u, ok := d.use(c)
 		if ok && u != (dialer.Use{}) {
-			d.fixedPort(port, c, u, d.port(port))
+			p := d.port(port)
+			d.fixedPort(port, c, u, dialer.PortRange{Lo: p, Hi: p})
 		}
 		for _, e := range d.strings(&node{kind: textKind, text: c.key, spec: c.spec, file: c.file, keyAt: c.keyAt, at: c.keyAt, order: c.keyAt}) {
 			m, ok := d.match(e, e.text)
@@ -197,9 +198,9 @@ func notTarget(s string) string {
 	return ""
 }
 
-// fixedPort reports a fixed local port that the source of use, named at n, cannot have.
-func (d *decoder) fixedPort(port, n *node, use dialer.Use, p uint16) {
-	if port == nil || p == 0 {
+// fixedPort reports fixed local ports that the source of use, named at n, cannot have.
+func (d *decoder) fixedPort(port, n *node, use dialer.Use, r dialer.PortRange) {
+	if port == nil || r.Lo == 0 {
 		return
 	}
 	s := use.Source
@@ -207,7 +208,7 @@ func (d *decoder) fixedPort(port, n *node, use dialer.Use, p uint16) {
 	case s == nil || s.Prefix.IsValid() || s.First.IsValid():
 		d.fault(port, "name a source that is an address: with a port it is one fixed sender",
 			"source_port: %q is not one address, and so no fixed address and port", n.text)
-	case !s.Ports.IsZero() && !s.Ports.Contains(p):
-		d.fault(port, "choose one of them, or a source without ports", "source_port: %d is not among the ports of source %q, %s", p, s.Name, s.Ports)
+	case !s.Ports.IsZero() && !(s.Ports.Contains(r.Lo) && s.Ports.Contains(r.Hi)):
+		d.fault(port, "choose one of them, or a source without ports", "source_port: %s is not among the ports of source %q, %s", r, s.Name, s.Ports)
 	}
 }

@@ -16,9 +16,29 @@ type key struct {
 type group string
 
 const (
-	proxies  group = "mixed, socks and http listeners"
-	forwards group = "tcp and udp forwards"
+	proxies      group = "mixed, socks and http listeners"
+	socksProxies group = "mixed and socks listeners"
+	forwards     group = "tcp and udp forwards"
+	udpForwards  group = "udp forwards"
+	relays       group = "mixed, socks and udp listeners"
 )
+
+// has reports whether listeners of the kind k are in the group.
+func (g group) has(k Kind) bool {
+	switch g {
+	case proxies:
+		return !k.IsForward()
+	case socksProxies:
+		return k == Mixed || k == SOCKS
+	case forwards:
+		return k.IsForward()
+	case udpForwards:
+		return k == UDP
+	case relays:
+		return k == Mixed || k == SOCKS || k == UDP
+	}
+	return true
+}
 
 // table is the name of a table in the schema.
 type table string
@@ -36,16 +56,18 @@ const (
 
 // What stands under keys of several tables.
 const (
-	wantName     = `the name of a source or pool, an address, "kernel" or "deny"`
-	wantNames    = `a name in quotes, or a list of them`
-	wantPorts    = `a port, "lo-hi", or a list of them`
-	wantPrefixes = `an address or prefix in quotes, or a list of them`
-	wantListen   = `an address with port in quotes ("127.0.0.1:1080"), or a list of them`
-	wantDuration = `a duration in quotes ("30s", "5m")`
-	wantCount    = "an integer"
-	wantIntegers = "a list of integers"
-	wantBool     = "true or false, without quotes"
-	wantPort     = "a port as an integer"
+	wantName       = `the name of a source or pool, an address, "kernel" or "deny"`
+	wantNames      = `a name in quotes, or a list of them`
+	wantPorts      = `a port, "lo-hi", or a list of them`
+	wantPrefixes   = `an address or prefix in quotes, or a list of them`
+	wantListen     = `an address with port in quotes ("127.0.0.1:1080"), or a list of them`
+	wantDuration   = `a duration in quotes ("30s", "5m")`
+	wantCount      = "an integer"
+	wantIntegers   = "a list of integers"
+	wantBool       = "true or false, without quotes"
+	wantPort       = "a port as an integer"
+	wantSourcePort = `a port as an integer, or "same"`
+	wantRange      = `a range of ports in quotes ("40000-44999")`
 )
 
 // schema is every key that the file may have. It tells unknown keys from known ones,
@@ -64,7 +86,7 @@ var schema = map[table][]key{
 	},
 	sourceTable: {
 		{name: "ip", want: `an address, a prefix or a range "lo-hi" in quotes, or a list of one address per family`},
-		{name: "ports", want: `a range of ports in quotes ("40000-44999")`},
+		{name: "ports", want: wantRange},
 		{name: "freebind", want: wantBool},
 	},
 	poolTable: {
@@ -98,11 +120,19 @@ var schema = map[table][]key{
 		{name: "allow", want: wantPrefixes},
 		{name: "limit", want: wantCount},
 		{name: "idle", want: wantDuration},
+		{name: "dscp", want: `a code point: "ef", "cs3", "af41", or an integer`, only: relays},
 		{name: "users", want: "a file name in quotes", only: proxies},
 		{name: "open", want: wantBool, only: proxies},
+		{name: "relay_ports", want: wantRange, only: socksProxies},
+		{name: "advertise", want: "an address in quotes", only: socksProxies},
+		{name: "filter", want: `"address", "address-and-port" or "none"`, only: socksProxies},
+		{name: "bind", want: wantBool, only: socksProxies},
 		{name: "to", want: `a host with port in quotes ("smtp.mail.example:25")`, only: forwards},
 		{name: "use", want: `the name of a source or pool, an address or "kernel"`, only: forwards},
-		{name: "source_port", want: wantPort, only: forwards},
+		{name: "source_port", want: wantSourcePort, only: forwards},
+		{name: "share", want: `"sip"`, only: udpForwards},
+		{name: "inbound", want: `an address with port in quotes ("127.0.0.1:5080")`, only: udpForwards},
+		{name: "inbound_from", want: wantPrefixes, only: udpForwards},
 	},
 	limitsTable: {
 		{name: "connections", want: wantCount},
@@ -220,7 +250,7 @@ func bare(n *node) bool {
 	switch n.spec.want {
 	case wantBool:
 		return n.text == "true" || n.text == "false"
-	case wantCount, wantPort, wantIntegers:
+	case wantCount, wantPort, wantSourcePort, wantIntegers:
 		return n.text != "" && strings.Trim(n.text, "0123456789") == ""
 	}
 	return false

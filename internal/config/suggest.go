@@ -6,7 +6,7 @@ import (
 )
 
 // maxNames bounds how many names a hint lists.
-const maxNames = 16
+const maxNames = 24
 
 // suggest returns the word that got was meant to be, or nothing.
 func suggest(got string, words []string) string {

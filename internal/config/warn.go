@@ -106,26 +106,41 @@ func (w *warner) listeners() {
 // senders warns of forwards that have one fixed sender and one target: answers tell
 // nothing of which of them they are for.
 func (w *warner) senders() {
-	type sender struct {
-		source *dialer.Source
-		port   uint16
-		kind   Kind
-		to     Target
-	}
-	first := make(map[sender]string)
 	for i := range w.c.Listen {
 		l := &w.c.Listen[i]
-		if l.SourcePort == 0 || l.Use == nil {
+		if len(l.sourcePorts()) == 0 || l.Use == nil {
 			continue
 		}
-		s := sender{l.Use.Source, l.SourcePort, l.Kind, l.To}
-		if other, found := first[s]; found {
-			w.add("listener", l.Name, "give one of them another source_port, or let one listener have both addresses",
-				"port %d of %s towards %s is also that of listener %q: only one of them can have a client", l.SourcePort, l.Use, l.To, other)
-			continue
+		if l.SourcePort != 0 && !l.Ports.IsZero() && l.To.Port != 0 {
+			w.add("listener", l.Name, `write source_port = "same", or leave the port of to out`,
+				"only one of the ports %s can have a client: all of them send from port %d to %s", l.Ports, l.SourcePort, l.To)
 		}
-		first[s] = l.Name
+		for j := range i {
+			if o := &w.c.Listen[j]; l.clashes(o) {
+				w.add("listener", l.Name, "give one of them another source_port, or let one listener have both addresses",
+					"port %s of %s towards %s is also that of listener %q: only one of them can have a client", l.sourcePorts()[0], l.Use, l.To, o.Name)
+				break
+			}
+		}
 	}
+}
+
+// clashes reports whether l and o have a sender and a target in common, and nothing
+// that tells their answers apart.
+func (l *Listener) clashes(o *Listener) bool {
+	if o.Use == nil || l.Use.Source != o.Use.Source || l.Kind != o.Kind || l.To.Name != o.To.Name || l.To.Addr != o.To.Addr {
+		return false
+	}
+	if l.Share != "" && l.Share == o.Share {
+		return false
+	}
+	return meet(l.sourcePorts(), o.sourcePorts()) && meet(l.targetPorts(), o.targetPorts())
+}
+
+func meet(a, b []dialer.PortRange) bool {
+	return slices.ContainsFunc(a, func(x dialer.PortRange) bool {
+		return slices.ContainsFunc(b, func(y dialer.PortRange) bool { return x.Lo <= y.Hi && y.Lo <= x.Hi })
+	})
 }
 
 // rules warns of conditions that no flow can meet.

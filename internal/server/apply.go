@@ -65,8 +65,8 @@ func (s *server) announce(tcp map[netip.AddrPort]*inbound.Listener, udp map[neti
 	for a, l := range tcp {
 		s.log.Info("listening", "listener", p.tcp[a].Name, "addr", l.Addr().String())
 	}
-	for a, f := range udp {
-		s.log.Info("listening", "listener", p.udp[a].Name, "addr", f.Addr().String())
+	for _, r := range ranges(udp, p) {
+		s.log.Info("listening", "listener", p.udp[r[0]].Name, "addr", r.text(udp))
 	}
 }
 

@@ -13,6 +13,7 @@ type relays struct {
 	engine *udprelay.Engine
 	ports  dialer.PortRange
 	filter udprelay.Filter
+	dscp   uint8
 }
 
 var _ inbound.Associator = (*relays)(nil)
@@ -26,6 +27,7 @@ func (r *relays) Associate(ctx context.Context, a *inbound.Association) (inbound
 		Ports:  r.ports,
 		Port:   a.Port,
 		Filter: r.filter,
+		DSCP:   r.dscp,
 	})
 	if err != nil {
 		return nil, err // and not a Relay that holds a nil pointer

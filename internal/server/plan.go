@@ -38,22 +38,43 @@ func (s *server) plan(cfg *config.Config) (*plan, error) {
 			return nil, fmt.Errorf("listener %q: %w", l.Name, err)
 		}
 	}
-	return p, nil
+	return p, s.affordable(p)
+}
+
+// affordable tells whether the sockets of p leave room for flows. Each port of a range
+// costs one, and one more where datagrams leave from a port of its own.
+func (s *server) affordable(p *plan) error {
+	sockets := len(p.tcp) + len(p.udp)
+	for _, settings := range p.udp {
+		if settings.SamePort {
+			sockets++
+		}
+	}
+	if most := s.maxFiles / 4 * 3; sockets > most {
+		return fmt.Errorf("the listeners need %d sockets, three quarters of the %d files that the process may open are %d: make port ranges smaller, or raise LimitNOFILE in the unit (ulimit -Hn)",
+			sockets, s.maxFiles, most)
+	}
+	return nil
 }
 
 func (s *server) add(p *plan, cfg *config.Config, l *config.Listener, d *dialer.Dialer) error {
 	target := dialer.Flow{Name: l.To.Name, Dst: netip.AddrPortFrom(l.To.Addr, l.To.Port)}
 	if l.Kind == config.UDP {
 		settings := &udprelay.Settings{
-			Name:       l.Name,
-			Allow:      l.Allow,
-			Limit:      l.Limit,
-			Idle:       orElse(l.Idle, cfg.Timeouts.UDP),
-			Dialer:     d,
-			Target:     target,
-			SourcePort: l.SourcePort,
+			Name:        l.Name,
+			Allow:       l.Allow,
+			Limit:       l.Limit,
+			Idle:        orElse(l.Idle, cfg.Timeouts.UDP),
+			Dialer:      d,
+			Target:      target,
+			SourcePort:  l.SourcePort,
+			SamePort:    l.SamePort,
+			ShareSIP:    l.Share == "sip",
+			Inbound:     l.Inbound,
+			InboundFrom: l.InboundFrom,
+			DSCP:        l.DSCP,
 		}
-		return put(p.udp, l.Addrs, settings)
+		return put(p.udp, l, settings)
 	}
 	settings := &inbound.Settings{
 		Name:       l.Name,
@@ -62,8 +83,9 @@ func (s *server) add(p *plan, cfg *config.Config, l *config.Listener, d *dialer.
 		Limit:      l.Limit,
 		Dialer:     d,
 		Target:     target,
-		Bind:       true,
-		Associate:  &relays{engine: s.engine},
+		Bind:       l.Bind,
+		Associate:  &relays{engine: s.engine, ports: l.RelayPorts, filter: filters[l.Filter], dscp: l.DSCP},
+		Advertise:  l.Advertise,
 		Handshake:  cfg.Timeouts.Handshake,
 		Idle:       orElse(l.Idle, cfg.Timeouts.Idle),
 		HalfClosed: cfg.Timeouts.HalfClosed,
@@ -78,7 +100,7 @@ func (s *server) add(p *plan, cfg *config.Config, l *config.Listener, d *dialer.
 		}
 		settings.Users = users
 	}
-	return put(p.tcp, l.Addrs, settings)
+	return put(p.tcp, l, settings)
 }
 
 var kinds = map[config.Kind]inbound.Kind{
@@ -88,10 +110,16 @@ var kinds = map[config.Kind]inbound.Kind{
 	config.TCP:   inbound.TCP,
 }
 
+var filters = map[config.Filter]udprelay.Filter{
+	config.FilterAddress:        udprelay.FilterAddress,
+	config.FilterAddressAndPort: udprelay.FilterAddressAndPort,
+	config.FilterNone:           udprelay.FilterNone,
+}
+
 var errTwice = errors.New("another listener has this address already")
 
-func put[S any](m map[netip.AddrPort]*S, addrs []netip.AddrPort, s *S) error {
-	for _, a := range addrs {
+func put[S any](m map[netip.AddrPort]*S, l *config.Listener, s *S) error {
+	for a := range l.Endpoints() {
 		if m[a] != nil {
 			return fmt.Errorf("%v: %w", a, errTwice)
 		}

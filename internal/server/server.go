@@ -71,19 +71,20 @@ func Run(ctx context.Context, o Options) error {
 
 // server is the running program. Only the goroutine of Run uses it.
 type server struct {
-	ctx     context.Context
-	stop    context.CancelFunc // ends ctx: nothing new is let in
-	log     *slog.Logger
-	level   *slog.LevelVar
-	host    *host.Host
-	flows   *flows.Registry
-	shared  *inbound.Shared
-	engine  *udprelay.Engine
-	tcp     map[netip.AddrPort]*inbound.Listener
-	udp     map[netip.AddrPort]*udprelay.Forward
-	retired sync.WaitGroup // listeners that are closed, but whose flows live on
-	drainIn time.Duration
-	reloads int
+	ctx      context.Context
+	stop     context.CancelFunc // ends ctx: nothing new is let in
+	log      *slog.Logger
+	level    *slog.LevelVar
+	host     *host.Host
+	maxFiles int // that the process may open
+	flows    *flows.Registry
+	shared   *inbound.Shared
+	engine   *udprelay.Engine
+	tcp      map[netip.AddrPort]*inbound.Listener
+	udp      map[netip.AddrPort]*udprelay.Forward
+	retired  sync.WaitGroup // listeners that are closed, but whose flows live on
+	drainIn  time.Duration
+	reloads  int
 }
 
 func newServer(ctx context.Context, o *Options, cfg *config.Config) (*server, error) {
@@ -102,7 +103,7 @@ func newServer(ctx context.Context, o *Options, cfg *config.Config) (*server, er
 	if err != nil {
 		return nil, err
 	}
-	s.host = h
+	s.host, s.maxFiles = h, limit
 	s.flows = &flows.Registry{Log: s.log}
 	s.engine = &udprelay.Engine{Flows: s.flows, Log: s.log}
 	s.shared = &inbound.Shared{
