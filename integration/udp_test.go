@@ -149,7 +149,7 @@ func TestSIPCalls(t *testing.T) {
 	t.Logf("100 calls, %d packets from 198.51.100.30:5060, %d others", good, other)
 }
 
-func listensUDP(t *testing.T, n *nstest.Namespace, port int) bool {
+func listensUDP(t testing.TB, n *nstest.Namespace, port int) bool {
 	t.Helper()
 	got := n.Run(t, exec.Command("cat", "/proc/self/net/udp"))
 	return strings.Contains(got.Stdout, fmt.Sprintf(":%04X ", port))
@@ -163,7 +163,7 @@ func successful(screen string) string {
 	return strings.TrimSpace(fields[len(fields)-1])
 }
 
-func counter(t *testing.T, n *nstest.Namespace, name string) int {
+func counter(t testing.TB, n *nstest.Namespace, name string) int {
 	t.Helper()
 	got := n.Run(t, exec.Command("nft", "list", "counter", "inet", "sip", name))
 	_, after, _ := strings.Cut(got.Stdout, "packets ")
