@@ -158,7 +158,11 @@ func (a *Association) listen(ctx context.Context) (*pktinfo.Conn, error) {
 		return lc.ListenAddrPort(ctx, "udp", netip.AddrPortFrom(a.settings.Local, 0))
 	}
 	for port := range portsOf(r) {
-		c, err := a.engine.bind(ctx, &lc, "udp", netip.AddrPortFrom(a.settings.Local, port))
+		at := netip.AddrPortFrom(a.settings.Local, port)
+		if a.engine.associations.sockets[at] != nil {
+			continue
+		}
+		c, err := a.engine.bind(ctx, &lc, "udp", at)
 		if !isInUse(err) {
 			return c, err
 		}

@@ -318,6 +318,25 @@ func TestAssociateFilter(t *testing.T) {
 	}
 }
 
+// TestAssociateKernel leaves the source to the kernel where a rule says so; with the
+// filter none, everybody may answer then.
+func TestAssociateKernel(t *testing.T) {
+	e, _ := newEngine(t)
+	p := newPeer(t, "127.0.0.11:0", false)
+	d := always(t, dialer.Use{Kernel: true})
+	a := associate(t, e, d, func(s *AssociateSettings) { s.Filter = FilterNone })
+	c, other := open(t, "127.0.0.9:0"), open(t, "127.0.0.12:0")
+	through(t, c, a, p.addr, "ping")
+	at := p.sources(t, 1)[0]
+	if want := kernelSource(p.addr); at.Addr() != want {
+		t.Errorf("the peer was called from %v, want the kernel's %v", at, want)
+	}
+	send(t, other, at, "anybody")
+	if got, from := hear(t, c, a); got != "anybody" || from != addrPort(other) {
+		t.Errorf("got %q from %v", got, from)
+	}
+}
+
 func TestParseFilter(t *testing.T) {
 	for _, f := range []Filter{FilterAddress, FilterAddressAndPort, FilterNone} {
 		if got, err := ParseFilter(f.String()); got != f || err != nil {
