@@ -124,7 +124,7 @@ func (c *client) awaitEnd() error {
 	for {
 		_, err := c.conn.Read(b[:])
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
 			return fmt.Errorf("control connection: %w", withoutOp(err))

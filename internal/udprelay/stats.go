@@ -33,8 +33,10 @@ const (
 	numDrops
 )
 
-var dropNames = [numDrops]string{"stranger", "truncated", "refused", "unresolved", "waiting", "draining", "no-local", "unsent",
-	"not-client", "fragment", "short", "address-type", "port-zero", "unspecified", "bad-name", "sip-unmatched", "keep-alive"}
+var dropNames = [numDrops]string{
+	"stranger", "truncated", "refused", "unresolved", "waiting", "draining", "no-local", "unsent",
+	"not-client", "fragment", "short", "address-type", "port-zero", "unspecified", "bad-name", "sip-unmatched", "keep-alive",
+}
 
 // String returns the word for metrics.
 func (d Drop) String() string {
