@@ -195,7 +195,12 @@ func (t *Table[C]) Forget(c C) {
 	t.registrar.forget(c)
 }
 
+// Talking reports whether a client has a transaction or a dialog that has not ended.
+func (t *Table[C]) Talking(c C, now time.Duration) bool {
+	return t.transactions.active(now, c) || t.dialogs.active(now, c)
+}
+
 // Active reports whether a client has a transaction, a dialog or a registration that has not ended.
 func (t *Table[C]) Active(c C, now time.Duration) bool {
-	return t.transactions.active(now, c) || t.dialogs.active(now, c) || t.registrar.active(now, c)
+	return t.Talking(c, now) || t.registrar.active(now, c)
 }

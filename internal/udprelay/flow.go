@@ -17,6 +17,7 @@ var (
 	ErrEvicted    = errors.New("evicted, idle for the longest time")
 	ErrPortTaken  = errors.New("source port is taken for this destination")
 	ErrNotAllowed = errors.New("client is not allowed")
+	ErrMoved      = errors.New("the configuration gives the client another source now")
 	ErrLoop       = errors.New("the forward leads back to itself")
 )
 
@@ -53,6 +54,7 @@ type flow struct {
 
 	trunk *trunk // where it is shared
 	calls calls
+	stale atomic.Bool // the settings would have it leave from elsewhere
 
 	// The rest is under Engine.mu.
 	seen  time.Duration // a value that last has had

@@ -3,6 +3,7 @@ package udprelay
 import (
 	"context"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,7 +25,9 @@ type Forward struct {
 	draining   atomic.Bool
 	goroutines sync.WaitGroup
 	names      names
-	inbound    atomic.Pointer[key] // of the flow to Settings.Inbound
+	inbound    atomic.Pointer[key]          // of the flow to Settings.Inbound
+	known      atomic.Pointer[[]netip.Addr] // of the target's name
+	renewed    chan struct{}                // asks lookUp to look at once
 	arrivals   arrivals
 
 	mu    sync.RWMutex
@@ -33,6 +36,7 @@ type Forward struct {
 	// The rest is under Engine.mu.
 	idle    idleHeap
 	pins    map[*owner]bool // fixed ports that it holds; true: as a member of the trunk
+	looking bool            // lookUp runs
 	missing bool            // a fixed port that it is to hold
 	again   time.Duration   // when to try next
 	closed  bool
@@ -40,11 +44,12 @@ type Forward struct {
 
 func newForward(ctx context.Context, e *Engine, c *pktinfo.Conn, s *Settings) *Forward {
 	f := &Forward{
-		engine: e,
-		conn:   c,
-		port:   boundTo(c).Port(),
-		flows:  make(map[key]*flow),
-		pins:   make(map[*owner]bool),
+		engine:  e,
+		conn:    c,
+		port:    boundTo(c).Port(),
+		flows:   make(map[key]*flow),
+		pins:    make(map[*owner]bool),
+		renewed: make(chan struct{}, 1),
 	}
 	f.ctx, f.cancel = context.WithCancel(ctx)
 	f.names.waiting = make(map[key]*waiting)
@@ -75,6 +80,7 @@ func (f *Forward) Set(s *Settings) {
 	f.settings.Store(s)
 	f.names.retry()
 	f.adopt(s)
+	f.age(s)
 	f.engine.hurry()
 }
 
@@ -151,12 +157,24 @@ func (f *Forward) ask(b *batch, n int) {
 		}
 		if b.flows[i] != nil {
 			b.flows[i].use(now)
-			if t := b.flows[i].trunk; t != nil {
-				b.legs[i], _ = t.learn(now, b.flows[i], &b.ms[i])
-			}
+			f.teach(b, i, now)
 		}
 	}
 	b.send(f.engine, n, up)
+}
+
+// teach has the trunk learn from message i, if its flow is in one. A client that has
+// got another source moves there with the first request that begins something new.
+func (f *Forward) teach(b *batch, i int, now time.Duration) {
+	fl := b.flows[i]
+	if fl.trunk != nil && fl.stale.Load() && fl.trunk.moves(now, fl, &b.ms[i]) {
+		f.engine.end(fl, ErrMoved)
+		fl = f.start(&b.ms[i])
+		b.flows[i] = fl
+	}
+	if fl != nil && fl.trunk != nil {
+		b.legs[i], _ = fl.trunk.learn(now, fl, &b.ms[i])
+	}
 }
 
 // flow returns the live flow with k, or nil.

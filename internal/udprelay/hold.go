@@ -2,6 +2,7 @@ package udprelay
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -12,7 +13,29 @@ const holdEvery = time.Second
 func (f *Forward) adopt(s *Settings) {
 	f.inbound.Store(f.inboundKey(s))
 	if err := f.hold(s); err != nil {
-		f.engine.Log.Warn("source port is not there yet", "listener", s.Name, "addr", f.Addr().String(), "err", err)
+		f.warn(s, err)
+	}
+	f.follow(s)
+}
+
+func (f *Forward) warn(s *Settings, err error) {
+	f.engine.Log.Warn("source port is not there yet", "listener", s.Name, "addr", f.Addr().String(), "err", err)
+}
+
+// age finds the flows that would leave from elsewhere by s.
+func (f *Forward) age(s *Settings) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	for k, fl := range f.flows {
+		if fl.trunk == nil {
+			continue
+		}
+		q := s.query(k, f.port)
+		q.Dst = netip.AddrPortFrom(fl.peer().Addr(), q.Dst.Port())
+		dec := s.Dialer.Decide(q)
+		r := routeOf(&dec, q.Dst, s.sourcePort(f.port))
+		same := dec.Err == nil && r.source == fl.legs[up].addr.Local && r.port == fl.owner.at.Port()
+		fl.stale.Store(!same && dec.Use.Pool == nil) // what a pool picks may differ by itself
 	}
 }
 
@@ -36,8 +59,9 @@ func (f *Forward) inboundKey(s *Settings) *key {
 // hold takes the fixed source port for s, and lets go of those that f holds and s does
 // not want. One that cannot be had now is tried again every second, and for each new
 // flow.
-func (f *Forward) hold(s *Settings) error {
-	r := s.fixedRoute(f.port)
+func (f *Forward) hold(s *Settings) error { return f.holdRoute(s, s.fixedRoute(f.port)) }
+
+func (f *Forward) holdRoute(s *Settings, r *route) error {
 	e := f.engine
 	e.mu.Lock()
 	defer e.unlock()
@@ -94,5 +118,9 @@ func (e *Engine) unpin(o *owner, f *Forward, member bool) {
 // none was sent there.
 func (f *Forward) expects(peer netip.AddrPort) bool {
 	s := f.settings.Load()
-	return s.Target.Dst.Addr().Unmap() == peer.Addr() || contains(s.InboundFrom, peer.Addr())
+	if s.Target.Dst.Addr().Unmap() == peer.Addr() || contains(s.InboundFrom, peer.Addr()) {
+		return true
+	}
+	known := f.known.Load()
+	return known != nil && slices.Contains(*known, peer.Addr())
 }

@@ -168,6 +168,22 @@ func (t *trunk) learn(now time.Duration, fl *flow, m *pktinfo.Message) (leg, boo
 	return leg{}, false
 }
 
+// moves tells whether m, from the client of fl, begins something new while nothing else
+// is under way.
+func (t *trunk) moves(now time.Duration, fl *flow, m *pktinfo.Message) bool {
+	b := m.Buf[:m.N]
+	if sip.KindOf(b) != sip.SIP {
+		return false
+	}
+	msg, err := sip.Scan(b)
+	if err != nil || msg.Method == nil || len(msg.To.Tag) > 0 {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.table.Talking(fl, now)
+}
+
 // verdict is where a datagram from the peer goes: to a flow; or to the inbound of a
 // forward, which has no flow yet; or nowhere, and why.
 type verdict struct {
