@@ -52,7 +52,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 func verify(ts *testscript.TestScript, neg bool, args []string) {
 	users, err := inbound.ParseUsers([]byte(ts.ReadFile(args[0])))
 	ts.Check(err)
-	_, _, err = users.Verify(context.Background(), args[1], args[2])
+	_, _, err = users.Verify(context.Background(), netip.IPv6Loopback(), args[1], args[2])
 	if neg != (err != nil) {
 		ts.Fatalf("the login of %s: %v", args[1], err)
 	}
@@ -89,7 +89,7 @@ func TestPasswords(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%q: %v", stdout, err)
 			}
-			if _, _, err := users.Verify(t.Context(), "alice", tt.password); err != nil {
+			if _, _, err := users.Verify(t.Context(), netip.IPv6Loopback(), "alice", tt.password); err != nil {
 				t.Errorf("the login with it: %v", err)
 			}
 		})

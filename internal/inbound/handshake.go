@@ -118,9 +118,18 @@ func (c *client) connect() (request, error) {
 		err = fmt.Errorf("%w: no login", errHandshake)
 	}
 	if err != nil {
-		return req, errors.Join(err, c.send(httpconnect.AppendResponse(nil, http.StatusProxyAuthRequired, "login required")))
+		return req, errors.Join(err, c.send(loginAnswer(r.HasLogin, err)))
 	}
 	return req, nil
+}
+
+// loginAnswer asks for a login, unless there was one that could not be checked in time:
+// a browser would then forget a password that may be right.
+func loginAnswer(hasLogin bool, err error) []byte {
+	if hasLogin && !errors.Is(err, errLogin) {
+		return httpconnect.AppendResponse(nil, http.StatusServiceUnavailable, "too many logins at a time")
+	}
+	return httpconnect.AppendResponse(nil, http.StatusProxyAuthRequired, "login required")
 }
 
 func httpAnswer(err error, _ netip.AddrPort) []byte {
@@ -139,12 +148,16 @@ func (c *client) login(name, password string) error {
 		ctx, cancel = context.WithDeadline(ctx, c.start.Add(c.settings.Handshake))
 	}
 	defer cancel()
-	user, session, err := c.settings.Users.Verify(ctx, name, password)
-	if err == nil {
+	user, session, err := c.settings.Users.Verify(ctx, c.addr.Addr(), name, password)
+	switch {
+	case err == nil:
 		c.user, c.session = user, session
-		return nil
+	case errors.Is(err, errLogin):
+		c.loginFailed(name)
+	default: // nobody has looked at the password: whoever counts failures must not count this
+		c.user = name
+		err = fmt.Errorf("%w: waiting for the check of the password: %w", errHandshake, err)
 	}
-	c.loginFailed(name)
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"runtime"
 	"strings"
 	"sync"
@@ -27,13 +28,15 @@ const maxCached = 4096
 // concurrent use.
 //
 // A hash takes some 70 ms of CPU to check. Good logins are therefore remembered, as
-// an HMAC under a key that lives as long as the Users; and only so many checks run at
-// a time as there are spare CPUs, so that guessing does not slow down the traffic.
+// an HMAC under a key that lives as long as the Users; only so many checks run at a time
+// as there are spare CPUs, so that guessing does not slow down the traffic; and no client
+// waits for them more than once at a time, so that it does not lock out the others.
 type Users struct {
 	hashes map[string][]byte
 	decoy  []byte // the costliest of them, checked for a name that is not there: both take as long
 	key    [32]byte
 	slow   chan struct{}
+	turns  turns
 
 	mu   sync.Mutex
 	good map[[32]byte]struct{}
@@ -114,9 +117,9 @@ func wellFormed(hash []byte) bool {
 
 // Verify checks a login and returns the user, and the session when the name was given
 // as "user-SESSION": a user of exactly that name comes first, else the longest user
-// that a "-" follows. It waits for its turn when a hash has to be checked, and gives
-// up with ctx.
-func (u *Users) Verify(ctx context.Context, name, password string) (user, session string, err error) {
+// that a "-" follows. Where a hash has to be checked it waits for the client's turn, and
+// gives up with the error of ctx; all other errors mean that the login is wrong.
+func (u *Users) Verify(ctx context.Context, client netip.Addr, name, password string) (user, session string, err error) {
 	user, session, hash := u.find(name)
 	if len(password) == 0 || len(password) > 72 || strings.IndexByte(password, 0) >= 0 {
 		return "", "", errLogin // bcrypt stops at 72 bytes and at NUL: more would count for nothing
@@ -125,11 +128,13 @@ func (u *Users) Verify(ctx context.Context, name, password string) (user, sessio
 	if hash != nil && u.remembers(sum) {
 		return user, session, nil
 	}
-	select {
-	case u.slow <- struct{}{}:
-		defer func() { <-u.slow }()
-	case <-ctx.Done():
-		return "", "", ctx.Err()
+	end, err := u.wait(ctx, client)
+	if err != nil {
+		return "", "", err
+	}
+	defer end()
+	if hash != nil && u.remembers(sum) {
+		return user, session, nil // by another connection that came at the same time
 	}
 	if hash == nil {
 		_ = bcrypt.CompareHashAndPassword(u.decoy, []byte(password)) // for the time it takes
@@ -140,6 +145,24 @@ func (u *Users) Verify(ctx context.Context, name, password string) (user, sessio
 	}
 	u.remember(sum)
 	return user, session, nil
+}
+
+// wait waits until a hash may be checked; the function returned lets the next one go on.
+func (u *Users) wait(ctx context.Context, client netip.Addr) (end func(), err error) {
+	endTurn, err := u.turns.take(ctx, client)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case u.slow <- struct{}{}:
+		return func() {
+			<-u.slow
+			endTurn()
+		}, nil
+	case <-ctx.Done():
+		endTurn()
+		return nil, ctx.Err()
+	}
 }
 
 func (u *Users) find(name string) (user, session string, hash []byte) {

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
@@ -86,7 +89,7 @@ func TestParseUsersForms(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			u := mustParse(t, text)
 			for user, password := range map[string]string{"alice": "secret", "bob": "geheim"} {
-				if got, _, err := u.Verify(t.Context(), user, password); got != user || err != nil {
+				if got, _, err := u.Verify(t.Context(), peerAddr, user, password); got != user || err != nil {
 					t.Errorf("%s: got %q, %v", user, got, err)
 				}
 			}
@@ -149,7 +152,7 @@ func TestVerify(t *testing.T) {
 	for _, tt := range tests {
 		for _, turn := range []string{"first", "again"} {
 			t.Run(tt.name+"/"+turn, func(t *testing.T) {
-				user, session, err := u.Verify(t.Context(), tt.user, tt.password)
+				user, session, err := u.Verify(t.Context(), peerAddr, tt.user, tt.password)
 				if user != tt.wantUser || session != tt.session || (err == nil) != (tt.wantUser != "") {
 					t.Errorf("got %q, %q, %v, want %q, %q", user, session, err, tt.wantUser, tt.session)
 				}
@@ -168,7 +171,7 @@ func TestVerifyTime(t *testing.T) {
 		best := limit
 		for range 5 {
 			began := time.Now()
-			_, _, _ = u.Verify(t.Context(), user, "wrong") // only the time counts
+			_, _, _ = u.Verify(t.Context(), peerAddr, user, "wrong") // only the time counts
 			best = min(best, time.Since(began))
 		}
 		return best
@@ -183,7 +186,7 @@ func TestVerifyTime(t *testing.T) {
 func TestVerifyRemembers(t *testing.T) {
 	u := mustParse(t, hashed(t, "alice", "secret", bcrypt.MinCost))
 	for _, login := range [][2]string{{"alice", "wrong"}, {"alice-1", "secret"}, {"mallory", "secret"}} {
-		_, _, _ = u.Verify(t.Context(), login[0], login[1]) // what it left behind counts
+		_, _, _ = u.Verify(t.Context(), peerAddr, login[0], login[1]) // what it left behind counts
 	}
 	for login, want := range map[[2]string]bool{
 		{"alice", "wrong"}: false, {"alice", "secret"}: true, {"mallory", "secret"}: false,
@@ -193,7 +196,7 @@ func TestVerifyRemembers(t *testing.T) {
 		}
 	}
 	u.hashes["alice"] = nil // a hash that nothing can match
-	if _, _, err := u.Verify(t.Context(), "alice", "secret"); err == nil {
+	if _, _, err := u.Verify(t.Context(), peerAddr, "alice", "secret"); err == nil {
 		t.Error("a login without a hash")
 	}
 }
@@ -224,7 +227,7 @@ func TestVerifySum(t *testing.T) {
 
 func TestVerifyGivesUpWaiting(t *testing.T) {
 	u := mustParse(t, hashed(t, "alice", "secret", bcrypt.MinCost))
-	if _, _, err := u.Verify(t.Context(), "alice", "secret"); err != nil {
+	if _, _, err := u.Verify(t.Context(), peerAddr, "alice", "secret"); err != nil {
 		t.Fatal(err)
 	}
 	for range cap(u.slow) {
@@ -233,12 +236,88 @@ func TestVerifyGivesUpWaiting(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, login := range [][2]string{{"alice", "wrong"}, {"mallory", "wrong"}} {
-		if _, _, err := u.Verify(ctx, login[0], login[1]); !errors.Is(err, context.Canceled) {
+		if _, _, err := u.Verify(ctx, peerAddr, login[0], login[1]); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: got %v, want context.Canceled", login[0], err)
 		}
 	}
-	if _, _, err := u.Verify(ctx, "alice", "secret"); err != nil {
+	if _, _, err := u.Verify(ctx, peerAddr, "alice", "secret"); err != nil {
 		t.Errorf("a remembered login waits for others: %v", err)
+	}
+}
+
+// TestVerifyTakesTurns lets one client guess at fifty connections, and another one log
+// in behind them.
+func TestVerifyTakesTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := mustParse(t, hashed(t, "alice", "secret", bcrypt.MinCost))
+		for range cap(u.slow) {
+			u.slow <- struct{}{}
+		}
+		ended := make(chan string, 100)
+		for i := range 50 {
+			go func() {
+				_, _, _ = u.Verify(t.Context(), strangerAddr, "mallory", fmt.Sprint(i)) // it is wrong
+				ended <- "mallory"
+			}()
+		}
+		synctest.Wait()
+		go func() {
+			user, _, _ := u.Verify(t.Context(), peerAddr, "alice", "secret")
+			ended <- user
+		}()
+		synctest.Wait()
+		<-u.slow
+		synctest.Wait()
+		const most = 5
+		var first []string
+		for range most {
+			first = append(first, <-ended)
+		}
+		if !slices.Contains(first, "alice") {
+			t.Errorf("the first to end are %q, want alice among them", first)
+		}
+		if n := len(u.turns.of); n != 0 {
+			t.Errorf("%d clients are remembered", n)
+		}
+	})
+}
+
+// TestVerifyChecksOnce when a client opens many connections at a time.
+func TestVerifyChecksOnce(t *testing.T) {
+	u := mustParse(t, hashed(t, "alice", "secret", 10))
+	began := time.Now()
+	if _, _, err := u.Verify(t.Context(), strangerAddr, "alice", "wrong"); !errors.Is(err, errLogin) {
+		t.Fatal(err)
+	}
+	one := time.Since(began)
+	began = time.Now()
+	var running sync.WaitGroup
+	for range 100 {
+		running.Go(func() {
+			if _, _, err := u.Verify(t.Context(), peerAddr, "alice", "secret"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	running.Wait()
+	if all := time.Since(began); all > 20*one {
+		t.Errorf("100 logins take %v, one check %v: the hash was checked again and again", all, one)
+	}
+}
+
+func TestNetworkOf(t *testing.T) {
+	for a, want := range map[string]string{
+		"192.0.2.1":        "192.0.2.1/32",
+		"::ffff:192.0.2.1": "192.0.2.1/32",
+		"2001:db8:1:2:3::": "2001:db8:1:2::/64",
+		"fe80::1%eth0":     "fe80::/64",
+	} {
+		if got := networkOf(netip.MustParseAddr(a)).String(); got != want {
+			t.Errorf("%s: got %s, want %s", a, got, want)
+		}
+	}
+	if got := networkOf(netip.Addr{}); got.IsValid() {
+		t.Errorf("no address: got %v, want none", got)
 	}
 }
 
@@ -252,7 +331,7 @@ func TestVerifyConcurrently(t *testing.T) {
 	for i := range 32 {
 		running.Go(func() {
 			l := logins[i%len(logins)]
-			if _, _, err := u.Verify(t.Context(), l.user, l.password); (err == nil) != l.ok {
+			if _, _, err := u.Verify(t.Context(), peerAddr, l.user, l.password); (err == nil) != l.ok {
 				t.Errorf("%s: got %v", l.user, err)
 			}
 		})
@@ -260,5 +339,27 @@ func TestVerifyConcurrently(t *testing.T) {
 	running.Wait()
 	if len(u.slow) != 0 || len(u.good) != 2 {
 		t.Errorf("got %d slots taken and %d logins, want 0 and 2", len(u.slow), len(u.good))
+	}
+}
+
+// TestLoginUnchecked is about a login whose turn does not come: it is not said to be wrong.
+func TestLoginUnchecked(t *testing.T) {
+	r := start(t, func(s *Settings) {
+		s.Users = mustParse(t, hashed(t, "alice", "secret", bcrypt.MinCost))
+		s.Handshake = 200 * time.Millisecond
+	})
+	for range cap(r.s.Users.slow) {
+		r.s.Users.slow <- struct{}{}
+	}
+	c := r.dial(t)
+	mustSend(t, c, "CONNECT a.example:1 HTTP/1.1\r\nProxy-Authorization: Basic YWxpY2U6c2VjcmV0\r\n\r\n")
+	if got, err := rest(c); !strings.HasPrefix(got, "HTTP/1.1 503 ") {
+		t.Errorf("got %q, %v, want 503", got, err)
+	}
+	if l := r.log.wait(t, "flow", 1)[0]; !l.has("user", "alice") {
+		t.Errorf("log line %v, want the user in it", l)
+	}
+	if n := len(r.log.all("login failed")); n != 0 {
+		t.Errorf("%d lines say that the login failed", n)
 	}
 }
