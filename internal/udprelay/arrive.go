@@ -74,13 +74,13 @@ func (a *arrivals) next() (arrival, bool) {
 // admitArrivals sends what waits to inbound.
 func (f *Forward) admitArrivals() {
 	for x, ok := f.arrivals.next(); ok; x, ok = f.arrivals.next() {
-		k := f.inbound.Load()
-		if k == nil {
+		end := f.inbound.Load()
+		if end == nil {
 			continue // by a reload
 		}
-		fl := f.flow(*k)
+		fl := f.flow(end.key)
 		if fl == nil {
-			fl = f.opening(f.settings.Load(), *k, 0).open(f.ctx)
+			fl = f.opening(f.settings.Load(), end.key, 0).open(f.ctx)
 		}
 		if fl == nil {
 			continue // it was counted and logged

@@ -102,6 +102,7 @@ type Association struct {
 	exits        map[exitKey]*exit
 	destinations map[netip.AddrPort]*destination // those that the client names by address
 	names        map[socks.Addr]*associateName   // those that it names by name
+	headers      map[string]*associateName       // by what stands for the name on the wire
 	queued       int                             // bytes that wait for names
 	lookups      int                             // that are under way
 	queue        destinationQueue                // all destinations
@@ -117,6 +118,7 @@ func (e *Engine) Associate(ctx context.Context, s *AssociateSettings) (*Associat
 		exits:        make(map[exitKey]*exit),
 		destinations: make(map[netip.AddrPort]*destination),
 		names:        make(map[socks.Addr]*associateName),
+		headers:      make(map[string]*associateName),
 	}
 	a.ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	e.mu.Lock()

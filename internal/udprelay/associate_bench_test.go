@@ -1,9 +1,9 @@
 package udprelay
 
 import (
-	"bytes"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,10 +18,11 @@ type associateRig struct {
 	client *net.UDPConn
 	relay  netip.AddrPort
 	text   []byte
+	answer int // bytes
 	room   []byte
 }
 
-func newAssociateRig(t testing.TB) *associateRig {
+func newAssociateRig(t testing.TB, byName bool) *associateRig {
 	t.Helper()
 	e, _ := newEngine(t)
 	far := open(t, "127.0.0.11:0")
@@ -37,9 +38,17 @@ func newAssociateRig(t testing.TB) *associateRig {
 		}
 	})
 	t.Cleanup(func() { far.Close(); running.Wait() })
-	a := associate(t, e, always(t, useOf("wan1", "127.0.0.2")), nil)
+	d := always(t, useOf("wan1", "127.0.0.2"))
+	d.Resolver = &resolver{names: map[string][]netip.Addr{"far.example": {netip.MustParseAddr("127.0.0.11")}}}
+	a := associate(t, e, d, nil)
 	r := &associateRig{client: open(t, "127.0.0.9:0"), relay: a.Addr(), room: make([]byte, 1<<16)}
-	r.text = []byte(datagram(addrPort(far), string(bytes.Repeat([]byte("x"), 200))))
+	payload := strings.Repeat("x", 200)
+	answer := datagram(addrPort(far), payload)
+	r.text, r.answer = []byte(answer), len(answer)
+	if byName {
+		r.text = []byte(named("far.example", addrPort(far).Port(), payload))
+		r.turn(t, 1) // more would not wait for the name
+	}
 	r.turn(t, batchSize)
 	return r
 }
@@ -53,14 +62,14 @@ func (r *associateRig) turn(t testing.TB, n int) {
 	}
 	_ = r.client.SetReadDeadline(time.Now().Add(limit)) // of an open socket
 	for range n {
-		if k, _, err := r.client.ReadFromUDPAddrPort(r.room); err != nil || k != len(r.text) {
-			t.Fatalf("%d bytes, %v, want %d", k, err, len(r.text))
+		if k, _, err := r.client.ReadFromUDPAddrPort(r.room); err != nil || k != r.answer {
+			t.Fatalf("%d bytes, %v, want %d", k, err, r.answer)
 		}
 	}
 }
 
 func BenchmarkAssociate(b *testing.B) {
-	r := newAssociateRig(b)
+	r := newAssociateRig(b, false)
 	b.ReportAllocs()
 	for b.Loop() {
 		r.turn(b, batchSize)

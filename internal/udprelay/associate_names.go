@@ -24,6 +24,7 @@ type associateName struct {
 	datagrams   [][]byte // that wait, copies
 	query       dialer.Flow
 	destination *destination // nil: forgotten, or none was admitted yet
+	header      string       // in Association.headers, empty: none yet
 
 	// When there is no address: what is counted until there is another try.
 	reason Drop
@@ -32,6 +33,36 @@ type associateName struct {
 
 // resolved tells whether n has an address.
 func (n *associateName) resolved() bool { return n.query.Dst.Addr().IsValid() }
+
+// byHeader returns the destination and the payload of b where it begins with a header
+// that has led to a destination before; else nil. Other than a parse it needs no memory
+// for the name.
+func (a *Association) byHeader(b []byte) (*destination, []byte) {
+	if len(b) < 5 || b[2] != 0 || b[3] != 3 { // FRAG and ATYP, RFC 1928 section 7
+		return nil, nil
+	}
+	end := 5 + int(b[4]) + 2
+	if len(b) < end {
+		return nil, nil
+	}
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	n := a.headers[string(b[4:end])]
+	if n == nil {
+		return nil, nil
+	}
+	return n.destination, b[end:]
+}
+
+// keepHeader makes byHeader find n by h, unless it does by another spelling.
+func (a *Association) keepHeader(n *associateName, h []byte) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if n.header == "" && n.destination != nil {
+		n.header = string(h[4:])
+		a.headers[n.header] = n
+	}
+}
 
 // byName returns the destination for g, or nil where it is refused or has to wait for
 // its name; a copy of its payload is kept then. None holds up another.
@@ -106,6 +137,7 @@ func (a *Association) dropName() {
 			a.forget(n.destination)
 		}
 		delete(a.names, key)
+		delete(a.headers, n.header)
 		a.engine.counters.evicted.Add(1)
 		return
 	}

@@ -39,7 +39,11 @@ func (a *Association) take(m *pktinfo.Message) (*destination, []byte) {
 		drop(Truncated, 1)
 		return nil, nil
 	}
-	g, err := socks.ParseDatagram(m.Buf[:m.N])
+	b := m.Buf[:m.N]
+	if d, payload := a.byHeader(b); d != nil {
+		return d, payload
+	}
+	g, err := socks.ParseDatagram(b)
 	if err != nil {
 		drop(dropOf(err), 1)
 		return nil, nil
@@ -49,7 +53,11 @@ func (a *Association) take(m *pktinfo.Message) (*destination, []byte) {
 		a.peer.Store(&peer)
 	}
 	if g.Dst.Name != "" {
-		return a.byName(&g), g.Payload
+		d := a.byName(&g)
+		if d != nil {
+			a.keepHeader(d.name, b[:len(b)-len(g.Payload)])
+		}
+		return d, g.Payload
 	}
 	return a.byAddress(g.Dst.Addr), g.Payload
 }

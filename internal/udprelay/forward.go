@@ -25,7 +25,7 @@ type Forward struct {
 	draining   atomic.Bool
 	goroutines sync.WaitGroup
 	names      names
-	inbound    atomic.Pointer[key]          // of the flow to Settings.Inbound
+	inbound    atomic.Pointer[inboundEnd]   // of the flow to Settings.Inbound
 	known      atomic.Pointer[[]netip.Addr] // of the target's name
 	renewed    chan struct{}                // asks lookUp to look at once
 	arrivals   arrivals

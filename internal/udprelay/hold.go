@@ -11,7 +11,7 @@ const holdEvery = time.Second
 
 // adopt makes s count: fixed ports are taken before the first datagram.
 func (f *Forward) adopt(s *Settings) {
-	f.inbound.Store(f.inboundKey(s))
+	f.inbound.Store(f.inboundEnd(s))
 	if err := f.hold(s); err != nil {
 		f.warn(s, err)
 	}
@@ -39,21 +39,38 @@ func (f *Forward) age(s *Settings) {
 	}
 }
 
-// inboundKey returns the key of the flow to s.Inbound, or nil. Datagrams to it leave
-// from where f listens; on a wildcard, from the address that the kernel chooses.
-func (f *Forward) inboundKey(s *Settings) *key {
+// inboundEnd is the flow to Settings.Inbound.
+type inboundEnd struct {
+	key     key
+	natural bool // it leaves from the address that the kernel would choose
+}
+
+// before tells whether x is the better way to inbound than y.
+func (x *inboundEnd) before(y *inboundEnd) bool {
+	switch {
+	case y == nil:
+		return true
+	case x.natural != y.natural:
+		return x.natural
+	}
+	return x.key.asked.Less(y.key.asked)
+}
+
+// inboundEnd returns the flow to s.Inbound, or nil. Datagrams to it leave from where f
+// listens; on a wildcard, from the address that the kernel chooses.
+func (f *Forward) inboundEnd(s *Settings) *inboundEnd {
 	if !s.ShareSIP || !s.Inbound.IsValid() {
 		return nil
 	}
-	asked := boundTo(f.conn).Addr()
+	asked, natural := boundTo(f.conn).Addr(), kernelSource(s.Inbound)
 	if isWildcard(asked) {
-		asked = kernelSource(s.Inbound)
+		asked = natural
 	}
 	if asked == s.Inbound.Addr() && f.port == s.Inbound.Port() {
 		f.engine.Log.Warn("inbound is the listener itself", "listener", s.Name, "addr", f.Addr().String())
 		return nil
 	}
-	return &key{s.Inbound, asked}
+	return &inboundEnd{key{s.Inbound, asked}, asked == natural}
 }
 
 // hold takes the fixed source port for s, and lets go of those that f holds and s does

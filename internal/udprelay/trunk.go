@@ -241,19 +241,22 @@ func (t *trunk) find(now time.Duration, m *pktinfo.Message) verdict {
 	return v
 }
 
-// toInbound sets who answers the calls from peer, if there is somebody.
+// toInbound sets who answers the calls from peer, if there is somebody. Of the
+// addresses of a listener it is always the same one that calls come from.
 func (t *trunk) toInbound(v *verdict, peer netip.AddrPort) bool {
+	var best *inboundEnd
 	for _, m := range t.members {
-		k := m.forward.inbound.Load()
-		if k == nil || !m.forward.expects(peer) {
-			continue
+		if x := m.forward.inbound.Load(); x != nil && m.forward.expects(peer) && x.before(best) {
+			best, v.inbound = x, m.forward
 		}
-		if v.flow = m.forward.flow(*k); v.flow == nil {
-			v.inbound = m.forward
-		}
-		return true
 	}
-	return false
+	if best == nil {
+		return false
+	}
+	if v.flow = v.inbound.flow(best.key); v.flow != nil {
+		v.inbound = nil
+	}
+	return true
 }
 
 // only returns the flow that alone has used peer or, where none has, is the only one.

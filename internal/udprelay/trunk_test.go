@@ -1,6 +1,7 @@
 package udprelay
 
 import (
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -188,4 +189,22 @@ func TestSIPAllocs(t *testing.T) {
 
 func message(s string) *pktinfo.Message {
 	return &pktinfo.Message{Buf: []byte(s), N: len(s)}
+}
+
+// TestSIPInboundFrom has a listener with several addresses: calls come to inbound from
+// the one nearest to it, in whatever order they were opened.
+func TestSIPInboundFrom(t *testing.T) {
+	pbx := open(t, "127.0.0.5:0")
+	r := newTrunkRig(t, func(s *Settings) { s.Inbound = addrPort(pbx) })
+	r.forward.Set(&Settings{Name: "gone", Dialer: r.settings.Dialer, Target: r.settings.Target})
+	natural := kernelSource(addrPort(pbx))
+	for _, address := range []string{"127.0.0.7:0", netip.AddrPortFrom(natural, 0).String(), "127.0.0.8:0"} {
+		f := forward(t, r.engine, address, &r.settings)
+		if f.Addr().(*net.UDPAddr).AddrPort().Addr() == natural {
+			r.asked = at(f, natural.String())
+		}
+	}
+	invite := sipText{method: "INVITE", branch: "i", call: "i", from: "p", uri: "sip:who@192.0.2.2"}
+	r.down(pbx, invite)
+	r.up(pbx, invite.answer(404, "b"))
 }
