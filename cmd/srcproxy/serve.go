@@ -105,6 +105,9 @@ func untilSignal(ctx context.Context, a *app, o server.Options) error {
 	end := make(chan os.Signal, 2)
 	signal.Notify(end, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(end)
+	unread := make(chan os.Signal, 1)
+	signal.Notify(unread, syscall.SIGPIPE) // or a log that nobody reads any more would end the program
+	defer signal.Stop(unread)
 	done := make(chan error, 1)
 	go func() { done <- server.Run(ctx, o) }()
 	for {

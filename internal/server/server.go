@@ -47,7 +47,11 @@ func Run(ctx context.Context, o Options) error {
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	s, err := newServer(life, &o, cfg)
+	level := new(slog.LevelVar)
+	handler := logHandler(&o, cfg.Log.Format, level)
+	lines := newBacklog(orElse(o.Stderr, io.Discard), handler)
+	defer lines.close()
+	s, err := newServer(life, slog.New(handler(lines)), level)
 	if err != nil {
 		return err
 	}
@@ -87,13 +91,13 @@ type server struct {
 	reloads  int
 }
 
-func newServer(ctx context.Context, o *Options, cfg *config.Config) (*server, error) {
+func newServer(ctx context.Context, log *slog.Logger, level *slog.LevelVar) (*server, error) {
 	s := &server{
-		level: new(slog.LevelVar),
+		log:   log,
+		level: level,
 		tcp:   make(map[netip.AddrPort]*inbound.Listener),
 		udp:   make(map[netip.AddrPort]*udprelay.Forward),
 	}
-	s.log = newLogger(o, cfg.Log.Format, s.level)
 	s.ctx, s.stop = context.WithCancel(ctx)
 	h, err := host.Watch(ctx, s.log)
 	if err != nil {
@@ -114,16 +118,13 @@ func newServer(ctx context.Context, o *Options, cfg *config.Config) (*server, er
 	return s, nil
 }
 
-func newLogger(o *Options, format string, level slog.Leveler) *slog.Logger {
-	w := o.Stderr
-	if w == nil {
-		w = io.Discard
-	}
+// logHandler returns the maker of handlers in the format that is wanted.
+func logHandler(o *Options, format string, level slog.Leveler) func(io.Writer) slog.Handler {
 	ho := &slog.HandlerOptions{Level: level}
 	if format == "text" || format == "auto" && o.Terminal {
-		return slog.New(slog.NewTextHandler(w, ho))
+		return func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, ho) }
 	}
-	return slog.New(slog.NewJSONHandler(w, ho))
+	return func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, ho) }
 }
 
 // addrs returns the addresses on which the program listens.
