@@ -4,6 +4,8 @@ package integration
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -56,13 +58,19 @@ func trunk(t *testing.T, config string) *rig {
 	t.Helper()
 	nstest.Need(t, "sipp", "nft")
 	r := newRig(t)
-	rules := exec.Command("nft", "-f", "-")
-	rules.Stdin = strings.NewReader(trunkRules)
-	if got := r.Server.Run(t, rules); got.Err != nil {
-		t.Fatal(got)
-	}
+	r.count()
 	r.serve(config)
 	return r
+}
+
+// count starts to count at the provider.
+func (r *rig) count() {
+	r.t.Helper()
+	rules := exec.Command("nft", "-f", "-")
+	rules.Stdin = strings.NewReader(trunkRules)
+	if got := r.Server.Run(r.t, rules); got.Err != nil {
+		r.t.Fatal(got)
+	}
 }
 
 // answers starts a sipp that answers calls in a namespace.
@@ -154,6 +162,34 @@ func TestSIPInbound(t *testing.T) {
 	r.calls(r.Server, "203.0.113.5", "198.51.100.30:5060", 5)
 	r.answers(r.Server, "203.0.113.5", 5060)
 	r.calls(r.Proxy, "127.0.0.2", "127.0.0.1:5060", 5)
+	r.wantOnePort()
+}
+
+// TestSIPAddressComesAndGoes starts while the address of the trunk is not there, and
+// takes it away again: calls come in as soon as it is there, and nothing leaves from
+// another one meanwhile.
+func TestSIPAddressComesAndGoes(t *testing.T) {
+	nstest.Need(t, "sipp", "nft")
+	voip := netip.MustParsePrefix("198.51.100.30/24")
+	r := newRig(t)
+	r.Proxy.DelAddr(t, "wan0", voip)
+	r.count()
+	r.serve(trunkConfig)
+	r.answers(r.Proxy, "127.0.0.1", 5080)
+	for range 2 {
+		c, err := r.Proxy.ListenPacket("udp4", "127.0.0.2:5070")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.WriteTo([]byte("OPTIONS"), net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:5060"))); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Close() // sipp wants the port
+		r.Proxy.AddAddr(t, "wan0", voip)
+		eventually(t, "the port is held", func() bool { return listensUDPAt(t, r.Proxy, "1E6433C6:13C4") })
+		r.calls(r.Server, "203.0.113.5", "198.51.100.30:5060", 5)
+		r.Proxy.DelAddr(t, "wan0", voip)
+	}
 	r.wantOnePort()
 }
 

@@ -151,8 +151,14 @@ func TestSIPCalls(t *testing.T) {
 
 func listensUDP(t testing.TB, n *nstest.Namespace, port int) bool {
 	t.Helper()
+	return listensUDPAt(t, n, fmt.Sprintf(":%04X ", port))
+}
+
+// listensUDPAt tells whether there is an IPv4 socket at an address as /proc writes it.
+func listensUDPAt(t testing.TB, n *nstest.Namespace, address string) bool {
+	t.Helper()
 	got := n.Run(t, exec.Command("cat", "/proc/self/net/udp"))
-	return strings.Contains(got.Stdout, fmt.Sprintf(":%04X ", port))
+	return strings.Contains(got.Stdout, address)
 }
 
 // successful reads sipp's last screen: "Successful call | 0 | 100".

@@ -85,7 +85,7 @@ func (f *Forward) lookUpOnce(s *Settings) error {
 	var errs []error
 	for _, q := range candidates {
 		if dec = s.Dialer.Decide(q); dec.Err == nil && dec.Use.Pool == nil {
-			return f.holdRoute(s, routeOf(&dec, numericZone(q.Dst), o.port))
+			return f.holdRoute(s, routeOf(&dec, numericZone(q.Dst), o.port), nil)
 		}
 		errs = append(errs, dec.Err)
 	}

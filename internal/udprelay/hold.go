@@ -76,9 +76,13 @@ func (f *Forward) inboundEnd(s *Settings) *inboundEnd {
 // hold takes the fixed source port for s, and lets go of those that f holds and s does
 // not want. One that cannot be had now is tried again every second, and for each new
 // flow.
-func (f *Forward) hold(s *Settings) error { return f.holdRoute(s, s.fixedRoute(f.port)) }
+func (f *Forward) hold(s *Settings) error {
+	r, err := s.fixedRoute(f.port)
+	return f.holdRoute(s, r, err)
+}
 
-func (f *Forward) holdRoute(s *Settings, r *route) error {
+// holdRoute is hold for the way that s has found, or for the reason why it has none.
+func (f *Forward) holdRoute(s *Settings, r *route, err error) error {
 	e := f.engine
 	e.mu.Lock()
 	defer e.unlock()
@@ -86,7 +90,6 @@ func (f *Forward) holdRoute(s *Settings, r *route) error {
 		return nil
 	}
 	var held *owner
-	var err error
 	if r != nil {
 		held, err = e.pin(r, f, s.ShareSIP)
 	}

@@ -85,17 +85,21 @@ func (s *Settings) query(k key, port uint16) dialer.Flow {
 
 // fixedRoute returns the way on which all flows of s that come to port leave, if
 // their source port is fixed and source and target depend on nothing else; else nil.
-func (s *Settings) fixedRoute(port uint16) *route {
+// The error says why there is none now, where the port is fixed.
+func (s *Settings) fixedRoute(port uint16) (*route, error) {
 	q := s.query(key{}, port)
 	fixed := s.sourcePort(port)
 	if fixed == 0 || !q.Dst.Addr().IsValid() {
-		return nil
+		return nil, nil
 	}
 	dec := s.Dialer.Decide(q)
-	if dec.Err != nil || dec.Use.Pool != nil || dec.Source != nil && len(dec.Source.Addrs) == 0 {
-		return nil
+	if dec.Err != nil {
+		return nil, dec.Err
 	}
-	return routeOf(&dec, q.Dst, fixed)
+	if dec.Use.Pool != nil || dec.Source != nil && len(dec.Source.Addrs) == 0 {
+		return nil, nil
+	}
+	return routeOf(&dec, q.Dst, fixed), nil
 }
 
 // allows tells whether a client may start flows.
