@@ -55,7 +55,7 @@ func newBanner(cfg *config.Config, addrs []net.Addr) *banner {
 		}
 		for _, a := range l.Addrs {
 			a = bound(a, l.Kind == config.UDP, addrs)
-			out.Addrs = append(out.Addrs, a.String())
+			out.Addrs = append(out.Addrs, addrText(l, a))
 			if b.Try == "" {
 				b.Try = curl(l, a)
 			}
@@ -63,6 +63,14 @@ func newBanner(cfg *config.Config, addrs []net.Addr) *banner {
 		b.Listen = append(b.Listen, out)
 	}
 	return b
+}
+
+// addrText is the address a of l with all its ports.
+func addrText(l *config.Listener, a netip.AddrPort) string {
+	if l.Ports.IsZero() {
+		return a.String()
+	}
+	return fmt.Sprintf("%v-%d", a, l.Ports.Hi)
 }
 
 // bound returns the address that a configured one became.
