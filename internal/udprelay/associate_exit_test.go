@@ -1,0 +1,142 @@
+package udprelay
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/srcproxy/srcproxy/dialer"
+)
+
+// TestAssociateRelayPorts binds within the range, on the address asked alone, until
+// all are taken.
+func TestAssociateRelayPorts(t *testing.T) {
+	e, _ := newEngine(t)
+	first := freePort(t, "127.0.0.1")
+	r := dialer.PortRange{Lo: first, Hi: first}
+	d := always(t, useOf("wan1", "127.0.0.2"))
+	a := associate(t, e, d, func(s *AssociateSettings) { s.Ports = r })
+	if want := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), first); a.Addr() != want {
+		t.Errorf("the relay is %v, want %v", a.Addr(), want)
+	}
+	if got := boundTo(a.relay).Addr(); got != netip.MustParseAddr("127.0.0.1") {
+		t.Errorf("the relay is bound to %v, want the address asked", got)
+	}
+	s := *a.settings
+	if _, err := e.Associate(t.Context(), &s); err == nil || !strings.Contains(err.Error(), r.String()) {
+		t.Errorf("a second one on one port: %v, want an error that names the range", err)
+	}
+	if n := e.Stats().Associations; n != 1 {
+		t.Errorf("%d associations, want 1", n)
+	}
+}
+
+// TestAssociateOwnSockets gives a source with ports, a rule with a fixed port, and a
+// prefix a socket of their own.
+func TestAssociateOwnSockets(t *testing.T) {
+	e, _ := newEngine(t)
+	free, narrow, fixed, wide := newPeer(t, "127.0.0.11:0", false), newPeer(t, "127.0.0.12:0", false), newPeer(t, "127.0.0.13:0", false), newPeer(t, "127.0.0.14:0", false)
+	port, own := freePort(t, "127.0.0.3"), freePort(t, "127.0.0.4")
+	ports := source("narrow", "127.0.0.3")
+	ports.Ports = dialer.PortRange{Lo: port, Hi: port}
+	prefix := &dialer.Source{Name: "wide", Prefix: netip.MustParsePrefix("127.7.0.0/16")}
+	to := func(p *peer) []dialer.Match {
+		return []dialer.Match{dialer.MatchPrefix(netip.PrefixFrom(p.addr.Addr(), 32))}
+	}
+	d := byRules(t, []dialer.Rule{
+		{Name: "free", To: to(free), Use: useOf("wan1", "127.0.0.2")},
+		{Name: "narrow", To: to(narrow), Use: dialer.Use{Source: ports}},
+		{Name: "fixed", To: to(fixed), SourcePort: own, Use: useOf("wan2", "127.0.0.4")},
+		{Name: "wide", To: to(wide), Use: dialer.Use{Source: prefix}},
+	})
+	a := associate(t, e, d, nil)
+	c := open(t, "127.0.0.9:0")
+	for _, p := range []*peer{free, narrow, fixed, wide, fixed, narrow} {
+		through(t, c, a, p.addr, "ping")
+	}
+	if got, want := narrow.sources(t, 2), netip.AddrPortFrom(ports.Addrs[0], port); got[0] != want || got[1] != want {
+		t.Errorf("narrow was called from %v, want %v", got, want)
+	}
+	if got, want := fixed.sources(t, 2), netip.AddrPortFrom(netip.MustParseAddr("127.0.0.4"), own); got[0] != want || got[1] != want {
+		t.Errorf("fixed was called from %v, want %v", got, want)
+	}
+	if got := wide.sources(t, 1)[0]; !prefix.Prefix.Contains(got.Addr()) {
+		t.Errorf("wide was called from %v, want one of %v", got, prefix.Prefix)
+	}
+	a.mu.RLock()
+	n := len(a.exits)
+	a.mu.RUnlock()
+	if n != 4 {
+		t.Errorf("%d sockets, want 4", n)
+	}
+	// Another association cannot have the port, and says so.
+	b := associate(t, e, d, func(s *AssociateSettings) { s.Flow.Client = netip.MustParseAddrPort("127.0.0.10:1") })
+	send(t, open(t, "127.0.0.10:0"), b.Addr(), datagram(fixed.addr, "never"))
+	until(t, "it is refused", func() bool { return dropped(e, Refused) == 1 })
+}
+
+// TestAssociateLoop refuses destinations that are the relay's own sockets.
+func TestAssociateLoop(t *testing.T) {
+	e, lines := newEngine(t)
+	d := always(t, useOf("wan1", "127.0.0.2"))
+	a, b := associate(t, e, d, nil), associate(t, e, d, nil)
+	c := open(t, "127.0.0.9:0")
+	own := []netip.AddrPort{
+		a.Addr(),
+		b.Addr(),
+		netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), a.exits[exitKey{}].at.Port()),
+		netip.AddrPortFrom(netip.MustParseAddr("::1"), b.exits[exitKey{}].at.Port()),
+	}
+	for _, dst := range own[:3] {
+		send(t, c, a.Addr(), datagram(dst, "round"))
+	}
+	until(t, "all are refused", func() bool { return dropped(e, Refused) == 3 })
+	if !e.isOurs(own[3]) {
+		t.Errorf("%v is not taken for ours", own[3])
+	}
+	if lines.count(ErrLoop.Error()) == 0 {
+		t.Errorf("no line tells of the loop:\n%s", lines)
+	}
+}
+
+// TestAssociateEnds closes an association: its sockets are closed, and the engine
+// knows it no more.
+func TestAssociateEnds(t *testing.T) {
+	e, _ := newEngine(t)
+	p := newPeer(t, "127.0.0.11:0", false)
+	a := associate(t, e, always(t, useOf("wan1", "127.0.0.2")), nil)
+	c := open(t, "127.0.0.9:0")
+	through(t, c, a, p.addr, "ping")
+	for range 2 {
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := e.Stats(); s.Associations != 0 || s.Destinations != 0 || len(e.associations.sockets) != 0 {
+		t.Errorf("%d associations, %d destinations and %d sockets after Close", s.Associations, s.Destinations, len(e.associations.sockets))
+	}
+	// Its port is free.
+	again, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(a.Addr()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}
+
+// TestAssociateRefusedBind says why there is no relay.
+func TestAssociateRefusedBind(t *testing.T) {
+	e, _ := newEngine(t)
+	_, err := e.Associate(t.Context(), &AssociateSettings{Local: netip.MustParseAddr("192.0.2.1")})
+	if err == nil || !strings.Contains(err.Error(), unix.EADDRNOTAVAIL.Error()) {
+		t.Errorf("an address that is not here: %v", err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Associate(t.Context(), &AssociateSettings{Local: netip.MustParseAddr("127.0.0.1")}); err == nil {
+		t.Error("a closed engine opens associations")
+	}
+}
