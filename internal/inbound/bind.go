@@ -2,7 +2,6 @@ package inbound
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -44,7 +43,7 @@ func (c *client) listenFor(ctx context.Context, req request) (*net.TCPConn, dial
 	}
 	conn, err := acceptFrom(l, peer)
 	if ctx.Err() != nil {
-		err = errors.Join(fmt.Errorf("bind on %v: no peer came: %w", l.Addr(), ctx.Err()), err)
+		err = fmt.Errorf("bind on %v: no peer came: %w", l.Addr(), ctx.Err())
 	}
 	return conn, dec, err
 }

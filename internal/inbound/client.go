@@ -131,7 +131,7 @@ func (c *client) flow(req request) dialer.Flow {
 // cause prefers why ctx was cancelled to what the dial made of it.
 func cause(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return errors.Join(context.Cause(ctx), err)
+		return fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 	}
 	return err
 }
