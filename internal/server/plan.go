@@ -14,8 +14,9 @@ import (
 // plan is a configuration made ready: what each address is to serve. Building it opens
 // nothing.
 type plan struct {
-	tcp map[netip.AddrPort]*inbound.Settings
-	udp map[netip.AddrPort]*udprelay.Settings
+	tcp   map[netip.AddrPort]*inbound.Settings
+	udp   map[netip.AddrPort]*udprelay.Settings
+	users map[string]*inbound.Users
 }
 
 func (s *server) plan(cfg *config.Config) (*plan, error) {
@@ -25,8 +26,9 @@ func (s *server) plan(cfg *config.Config) (*plan, error) {
 	}
 	dialers := Dialers{Config: cfg, Table: table, Host: s.host, Live: s.flows.SourceLen}
 	p := &plan{
-		tcp: make(map[netip.AddrPort]*inbound.Settings),
-		udp: make(map[netip.AddrPort]*udprelay.Settings),
+		tcp:   make(map[netip.AddrPort]*inbound.Settings),
+		udp:   make(map[netip.AddrPort]*udprelay.Settings),
+		users: make(map[string]*inbound.Users),
 	}
 	for i := range cfg.Listen {
 		l := &cfg.Listen[i]
@@ -94,13 +96,28 @@ func (s *server) add(p *plan, cfg *config.Config, l *config.Listener, d *dialer.
 		Shared:     s.shared,
 	}
 	if l.UsersFile != "" {
-		users, err := inbound.ParseUsers(l.Users)
+		users, err := s.usersOf(l)
 		if err != nil {
-			return fmt.Errorf("users file %s: %w", l.UsersFile, err)
+			return err
 		}
+		p.users[string(l.Users)] = users
 		settings.Users = users
 	}
 	return put(p.tcp, l, settings)
+}
+
+// usersOf returns the users of a listener: those that there are already, when their file
+// has not changed, since they remember the good logins. After each reload, everybody
+// would otherwise wait in one queue for the check of a hash.
+func (s *server) usersOf(l *config.Listener) (*inbound.Users, error) {
+	if u := s.users[string(l.Users)]; u != nil {
+		return u, nil
+	}
+	u, err := inbound.ParseUsers(l.Users)
+	if err != nil {
+		return nil, fmt.Errorf("users file %s: %w", l.UsersFile, err)
+	}
+	return u, nil
 }
 
 var kinds = map[config.Kind]inbound.Kind{

@@ -86,7 +86,8 @@ type server struct {
 	engine   *udprelay.Engine
 	tcp      map[netip.AddrPort]*inbound.Listener
 	udp      map[netip.AddrPort]*udprelay.Forward
-	retired  sync.WaitGroup // listeners that are closed, but whose flows live on
+	users    map[string]*inbound.Users // by what stands in their file
+	retired  sync.WaitGroup            // listeners that are closed, but whose flows live on
 	drainIn  time.Duration
 	reloads  int
 }
