@@ -2,6 +2,7 @@ package udprelay
 
 import (
 	"hash/maphash"
+	"maps"
 	"sync"
 	"time"
 
@@ -46,8 +47,9 @@ const (
 // leave: from another port of the peer, say. What belongs to them goes back there
 // (RFC 3261 section 18.2.2). The zero value is empty. It is safe for concurrent use.
 type calls struct {
-	mu sync.Mutex
-	by map[callKey]*call
+	mu    sync.Mutex
+	by    map[callKey]*call
+	swept time.Duration // when the silent ones were last looked for
 }
 
 type call struct {
@@ -72,17 +74,18 @@ func (c *calls) add(now time.Duration, k callKey, l leg) {
 	c.by[k] = &call{l, now}
 }
 
-// makeRoom forgets the calls that are silent, or any one where all speak.
+// makeRoom forgets the calls that are silent, or any one where all speak. Looking at
+// all is not done for each of a flood.
 func (c *calls) makeRoom(now time.Duration) {
-	var some callKey
-	for k, x := range c.by {
-		some = k
-		if now-x.last >= callsForget {
-			delete(c.by, k)
-		}
+	if now-c.swept >= sweepEvery {
+		c.swept = now
+		maps.DeleteFunc(c.by, func(_ callKey, x *call) bool { return now-x.last >= callsForget })
 	}
-	if len(c.by) >= maxCalls {
-		delete(c.by, some)
+	for k := range c.by {
+		if len(c.by) < maxCalls {
+			break
+		}
+		delete(c.by, k)
 	}
 }
 
