@@ -57,6 +57,7 @@ func TestRange(t *testing.T) {
 	if n := len(p.addrs); n != 10 {
 		t.Fatalf("%d addresses", n)
 	}
+	p.log.wait(t, "ready", 1)
 	lines := p.log.all("listening")
 	if want := fmt.Sprintf("127.0.0.1:%d-%d", lo, lo+9); len(lines) != 1 || lines[0].text("addr") != want {
 		t.Errorf("log lines %v, want one with %s", lines, want)
