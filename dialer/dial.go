@@ -42,7 +42,8 @@ type Dialer struct {
 
 	// FallbackDelay is how long an address is tried alone before the next one is
 	// tried beside it (RFC 8305 section 5). Zero means 300 ms; a negative one tries
-	// the next only when one has failed.
+	// the next only when one has failed. An address that does not answer is given up after 8
+	// delays where 8 more come after it.
 	FallbackDelay time.Duration
 
 	// PreferIPv4 tries the IPv4 addresses of a name first.

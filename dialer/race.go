@@ -15,6 +15,11 @@ type outcome struct {
 	i    int
 }
 
+// maxRacing bounds the attempts of one dial that are under way at the same time, and
+// with them its sockets: whoever names a destination could otherwise have a socket for
+// each of the addresses that do not answer.
+const maxRacing = 8
+
 // race dials flows, the addresses of one name, and returns the first connection. An
 // address is started when one before it has failed, or when the last one started has
 // been tried for the fallback delay.
@@ -38,7 +43,9 @@ func (d *Dialer) race(ctx context.Context, f *Flow, flows []Flow) (net.Conn, Dec
 	for ended := 0; ended < len(flows); {
 		select {
 		case <-timer.C:
-			start()
+			if started-ended < maxRacing {
+				start()
+			} // else the end of one starts the next
 		case o := <-results:
 			ended++
 			if o.err == nil {
@@ -54,6 +61,11 @@ func (d *Dialer) race(ctx context.Context, f *Flow, flows []Flow) (net.Conn, Dec
 }
 
 func (d *Dialer) attempt(ctx context.Context, flows []Flow, i int, results chan<- outcome) {
+	if d.FallbackDelay >= 0 && i+maxRacing < len(flows) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, maxRacing*d.fallbackDelay())
+		defer cancel()
+	}
 	c, dec, err := d.dialAddr(ctx, &flows[i])
 	results <- outcome{c, dec, err, i}
 }
