@@ -1,6 +1,8 @@
 package dialer_test
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"syscall"
@@ -106,10 +108,14 @@ func TestOptions(t *testing.T) {
 // freePort returns a port of a that nobody has now.
 func freePort(t *testing.T, a string) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(a, "0"))
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		// Below the ephemeral ports: one of those may be somebody's local port by the time it is used.
+		port := uint16(10000 + rand.IntN(20000))
+		if l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", a, port)); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).AddrPort().Port()
+	t.Fatal("no free port")
+	return 0
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strings"
@@ -104,12 +105,16 @@ func mixed(addr string) string {
 // freeAddr returns a loopback address that nobody listens on.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		// Below the ephemeral ports: one of those may be somebody's local port by the time it is used.
+		addr := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000))
+		if ln, err := net.Listen("tcp", addr); err == nil {
+			_ = ln.Close() // only its number is wanted
+			return addr
+		}
 	}
-	defer func() { _ = ln.Close() }() // only its number is wanted
-	return ln.Addr().String()
+	t.Fatal("no free port")
+	return ""
 }
 
 // echoServer answers on loopback with what it gets, until the test ends.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strings"
@@ -257,12 +258,17 @@ func dropped(e *Engine, d Drop) int { return int(e.Stats().Dropped[d]) }
 // freePort returns a port that is free on address now.
 func freePort(t testing.TB, address string) uint16 {
 	t.Helper()
-	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(address), 0)))
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		// Below the ephemeral ports: one of those may be somebody's local port by the time it is used.
+		port := uint16(10000 + rand.IntN(20000))
+		c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(address), port)))
+		if err == nil {
+			c.Close()
+			return port
+		}
 	}
-	defer c.Close()
-	return addrPort(c).Port()
+	t.Fatal("no free port")
+	return 0
 }
 
 // resolver answers from a map; a missing name is not found.
