@@ -42,7 +42,7 @@ func (c *client) listenFor(ctx context.Context, req request) (*net.TCPConn, dial
 		return nil, dec, err
 	}
 	conn, err := acceptFrom(l, peer)
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("bind on %v: no peer came: %w", l.Addr(), ctx.Err())
 	}
 	return conn, dec, err

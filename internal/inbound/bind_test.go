@@ -1,6 +1,7 @@
 package inbound
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/netip"
@@ -111,5 +112,29 @@ func TestBindRefused(t *testing.T) {
 			mustReply(t, c, tt.want)
 			mustEnd(t, c)
 		})
+	}
+}
+
+// TestBindCancelled ends the wait in the moment in which the peer comes: the connection
+// is given back, or closed.
+func TestBindCancelled(t *testing.T) {
+	r := startBind(t)
+	for range 200 {
+		c := &client{conn: r.dial(t), settings: r.settings.Load(), listener: r.Listener}
+		ctx, cancel := context.WithCancel(t.Context())
+		req := request{dst: netip.AddrPortFrom(peerAddr, 0), bind: true}
+		req.answer = func(_ error, at netip.AddrPort) []byte {
+			connectFrom(t, peerAddr, at)
+			time.AfterFunc(0, cancel)
+			return nil
+		}
+		conn, _, err := c.listenFor(ctx, req)
+		if (conn == nil) == (err == nil) {
+			t.Fatalf("got %v and %v, want one of them", conn, err)
+		}
+		if conn != nil {
+			_ = conn.Close() // it was all that is wanted of it
+		}
+		cancel()
 	}
 }
