@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,8 +55,8 @@ func TestBindForeignClients(t *testing.T) {
 				if !client.has() {
 					nstest.Skip(t, client.name+" is not installed")
 				}
-				args := append(client.cmd[1:len(client.cmd):len(client.cmd)], peer.String())
-				bindOnce(t, r, r.command(client.cmd[0], args...), peer, want)
+				cmd := slices.Concat(client.cmd, []string{peer.String()})
+				bindOnce(t, r, r.command(cmd[0], cmd[1:]...), peer, want)
 			})
 		}
 	}

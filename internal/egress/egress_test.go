@@ -3,6 +3,7 @@ package egress_test
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/srcproxy/srcproxy/dialer"
@@ -12,12 +13,7 @@ import (
 type hostOf []netip.Addr
 
 func (h hostOf) Local(a netip.Addr) bool {
-	for _, l := range h {
-		if l == a {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(h, a)
 }
 
 func TestDown(t *testing.T) {

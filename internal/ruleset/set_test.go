@@ -130,13 +130,17 @@ func TestConditions(t *testing.T) {
 }
 
 func every(t *testing.T) []Rule {
-	return []Rule{{To: to(t, "203.0.113.0/24"), Ports: []PortRange{{5060, 5060}}, Protocol: UDP, Client: prefixes("10.0.0.0/8"),
-		Users: []string{"ann"}, Listeners: []string{"office"}, LocalPorts: []PortRange{{5060, 5060}}}}
+	return []Rule{{
+		To: to(t, "203.0.113.0/24"), Ports: []PortRange{{5060, 5060}}, Protocol: UDP, Client: prefixes("10.0.0.0/8"),
+		Users: []string{"ann"}, Listeners: []string{"office"}, LocalPorts: []PortRange{{5060, 5060}},
+	}}
 }
 
 func everyQuery() Query {
-	return Query{Protocol: UDP, Dst: netip.MustParseAddr("203.0.113.5"), Port: 5060, Client: netip.MustParseAddr("10.1.1.1"),
-		User: "ann", Listener: "office", LocalPort: 5060}
+	return Query{
+		Protocol: UDP, Dst: netip.MustParseAddr("203.0.113.5"), Port: 5060, Client: netip.MustParseAddr("10.1.1.1"),
+		User: "ann", Listener: "office", LocalPort: 5060,
+	}
 }
 
 // TestEachConditionCounts takes the query that meets a rule with every condition and spoils one field at a time.
@@ -229,8 +233,10 @@ func TestZeroSet(t *testing.T) {
 
 // TestCompileCopies changes everything that was handed to Compile.
 func TestCompileCopies(t *testing.T) {
-	rules := []Rule{{To: to(t, "10.0.0.0/8"), Ports: []PortRange{{25, 25}}, Client: prefixes("10.0.0.0/8"), Users: []string{"ann"}, LocalPorts: []PortRange{{1, 9}}, Outcome: 7},
-		{Map: pairs(t, "192.0.2.0/24"), Users: []string{"ann"}}}
+	rules := []Rule{
+		{To: to(t, "10.0.0.0/8"), Ports: []PortRange{{25, 25}}, Client: prefixes("10.0.0.0/8"), Users: []string{"ann"}, LocalPorts: []PortRange{{1, 9}}, Outcome: 7},
+		{Map: pairs(t, "192.0.2.0/24"), Users: []string{"ann"}},
+	}
 	set := compile(t, rules)
 	rules[0].To[0], rules[0].Ports[0], rules[0].Client[0] = Target{}, PortRange{}, netip.Prefix{}
 	rules[0].Users[0], rules[0].LocalPorts[0], rules[0].Outcome = "bob", PortRange{}, 0

@@ -10,7 +10,11 @@ func TestWalk(t *testing.T) {
 		{To: to(t, "*.mail.example", "203.0.113.25"), Ports: []PortRange{{25, 25}, {465, 465}, {587, 588}}},
 		{To: to(t, "198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4", "198.51.100.5", "198.51.100.6", "198.51.100.7")},
 		{Map: pairs(t, "10.0.0.0/8")},
-		{Protocol: UDP}, {Client: prefixes("10.0.8.0/24")}, {Users: []string{"crawler"}}, {Listeners: []string{"office"}}, {LocalPorts: []PortRange{{5060, 5060}}},
+		{Protocol: UDP},
+		{Client: prefixes("10.0.8.0/24")},
+		{Users: []string{"crawler"}},
+		{Listeners: []string{"office"}},
+		{LocalPorts: []PortRange{{5060, 5060}}},
 		{},
 		{},
 	}
@@ -26,11 +30,13 @@ func TestWalk(t *testing.T) {
 			"port: port 5060 is not in 25, 465, 587-588",
 			"to: to smtp.mail.example (203.0.113.5) is not in 198.51.100.1, 198.51.100.2, 198.51.100.3, 198.51.100.4, 198.51.100.5 and 2 more",
 			"map: map smtp.mail.example (203.0.113.5) is not in its 1 keys",
-			": matches: protocol udp"}},
+			": matches: protocol udp",
+		}},
 		{"unknown", Query{}, []string{
 			"to: to is not known here", "to: to is not known here", "map: map is not known here", "protocol: protocol is not known here",
 			"client: client is not known here", "user: user is not known here", "listener: listener is not known here",
-			"local_port: local_port is not known here", ": matches: has no condition"}},
+			"local_port: local_port is not known here", ": matches: has no condition",
+		}},
 		{"first", tcp, []string{`to: matches: to "*.mail.example", port 25`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

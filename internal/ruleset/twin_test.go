@@ -44,8 +44,10 @@ var (
 	lengths = []int{0, 1, 8, 9, 15, 16, 17, 24, 25, 30, 31, 32, 33, 48, 64, 96, 127, 128}
 	stems   = []string{"example", "a.example", "b.a.example", "c.b.a.example", "d.c.b.a.example", "aa.example", "test", "a.test", "e.d.c.b.a.example"}
 	asked   = []string{"", "", "x.a.example", "y.x.a.example", "x.example", "xa.example", ".a.example", "a..a.example", "..example", ".", "nowhere", "x.b.a.test"}
-	dsts    = []string{"", "10.1.2.3", "10.1.2.2", "10.1.2.0", "10.1.3.1", "10.200.0.1", "11.0.0.1", "192.0.2.1", "192.0.2.255", "0.0.0.0",
-		"::ffff:10.1.2.3", "::ffff:192.0.2.1%eth0", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::5", "2001:db9::", "::", "fe80::1", "fe80::1%eth0"}
+	dsts    = []string{
+		"", "10.1.2.3", "10.1.2.2", "10.1.2.0", "10.1.3.1", "10.200.0.1", "11.0.0.1", "192.0.2.1", "192.0.2.255", "0.0.0.0",
+		"::ffff:10.1.2.3", "::ffff:192.0.2.1%eth0", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::5", "2001:db9::", "::", "fe80::1", "fe80::1%eth0",
+	}
 	edges     = []uint16{1, 24, 25, 26, 80, 255, 256, 443, 1023, 1024, 32767, 32768, 65534, 65535}
 	users     = []string{"ann", "bob", "cat", "dan", "eve", "fay", "gus", "hal", "ivy", "jon", "kim"}
 	listeners = []string{"in", "out"}
