@@ -290,8 +290,8 @@ func (e *Engine) remove(fl *flow, reason error) {
 	fl.forward.forget(fl)
 	e.leave(fl)
 	e.count--
-	if e.counts[fl.listener]--; e.counts[fl.listener] == 0 {
-		delete(e.counts, fl.listener)
+	if e.counts[fl.entry.Listener]--; e.counts[fl.entry.Listener] == 0 {
+		delete(e.counts, fl.entry.Listener)
 	}
 	e.ended = append(e.ended, ending{fl, reason})
 }

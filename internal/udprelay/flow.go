@@ -39,14 +39,10 @@ type leg struct {
 
 // flow is one UDP conversation.
 type flow struct {
-	forward  *Forward
-	owner    *owner
-	entry    *flows.Flow
-	key      key
-	listener string // its name when the flow opened
-	source   string // its name
-	foreign  bool   // the source need not be on this host
-	legs     [2]leg
+	forward *Forward
+	owner   *owner
+	entry   *flows.Flow
+	legs    [2]leg
 
 	last     atomic.Int64 // when the last datagram came, in nanoseconds of Engine.now
 	icmp     atomic.Int64
@@ -56,11 +52,16 @@ type flow struct {
 	calls calls
 	stale atomic.Bool // the settings would have it leave from elsewhere
 
+	foreign bool // the source need not be on this host
+
 	// The rest is under Engine.mu.
-	seen  time.Duration // a value that last has had
-	index int           // in the heap
 	ended bool
+	index int32         // in the heap
+	seen  time.Duration // a value that last has had
 }
+
+// key returns that of its forward's table.
+func (fl *flow) key() key { return keyOf(&fl.legs[down].addr) }
 
 // peer returns the far end.
 func (fl *flow) peer() netip.AddrPort { return fl.legs[up].addr.Peer }
@@ -84,7 +85,7 @@ func (fl *flow) unsent(w way, err error) {
 	e.counters.drop(Unsent, 1)
 	source := fl.legs[up].addr.Local
 	if w == up && source.IsValid() && !fl.foreign && hasGone(err, source) {
-		e.end(fl, fmt.Errorf("source %q: %w: %w", fl.source, flows.ErrSourceDown, err))
+		e.end(fl, fmt.Errorf("source %q: %w: %w", fl.entry.Source, flows.ErrSourceDown, err))
 	}
 }
 
@@ -109,13 +110,13 @@ func (h idleHeap) Less(i, j int) bool { return h[i].seen < h[j].seen }
 
 func (h idleHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
+	h[i].index, h[j].index = int32(i), int32(j)
 }
 
 // Push is for package heap.
 func (h *idleHeap) Push(x any) {
 	fl := x.(*flow)
-	fl.index = len(*h)
+	fl.index = int32(len(*h))
 	*h = append(*h, fl)
 }
 
@@ -136,7 +137,7 @@ func (h *idleHeap) add(fl *flow) {
 }
 
 // remove takes fl out.
-func (h *idleHeap) remove(fl *flow) { heap.Remove(h, fl.index) }
+func (h *idleHeap) remove(fl *flow) { heap.Remove(h, int(fl.index)) }
 
 // oldest returns the flow that has been idle for the longest time, or nil. The loop
 // is bounded since flows may be used meanwhile.

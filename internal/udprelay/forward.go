@@ -189,7 +189,7 @@ func (f *Forward) remember(fl *flow) {
 	f.idle.add(fl)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.flows[fl.key] = fl
+	f.flows[fl.key()] = fl
 }
 
 // forget is the reverse of remember.
@@ -197,5 +197,5 @@ func (f *Forward) forget(fl *flow) {
 	f.idle.remove(fl)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.flows, fl.key)
+	delete(f.flows, fl.key())
 }

@@ -166,7 +166,7 @@ func (e *Engine) fixedOwner(r *route) (*owner, error) {
 	}
 	if fl != nil {
 		return nil, fmt.Errorf(`%w: %v to %v is the flow of %v; share = "sip" lets SIP phones share it, else give this client another source_port, or a listener with another source`,
-			ErrPortTaken, o.at, r.peer, fl.key.client)
+			ErrPortTaken, o.at, r.peer, fl.key().client)
 	}
 	return o, nil
 }

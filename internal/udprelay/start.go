@@ -154,14 +154,14 @@ func (e *Engine) admit(o *opening) (*flow, error) {
 	}
 	f.remember(fl)
 	e.count++
-	e.counts[fl.listener]++
+	e.counts[fl.entry.Listener]++
 	return fl, nil
 }
 
 // enter makes the flow and puts it into the table of its owner, which then stays.
 func (e *Engine) enter(o *opening, own *owner, r *route, info flows.Info) *flow {
 	f, class := o.forward, o.settings.class()
-	fl := &flow{forward: f, owner: own, key: o.key, listener: o.settings.Name, source: info.Source, foreign: r.freeBind}
+	fl := &flow{forward: f, owner: own, foreign: r.freeBind}
 	fl.legs[up] = leg{own.conn, pktinfo.Addr{Peer: r.peer, Local: r.source}, class}
 	fl.legs[down] = leg{f.conn, pktinfo.Addr{Peer: o.key.client, Local: o.key.asked, IfIndex: o.ifIndex}, class}
 	fl.use(e.now())
@@ -216,7 +216,7 @@ func (e *Engine) loops(f *Forward, k key) bool {
 		if fl.forward == f {
 			return true
 		}
-		h, k = fl.forward, fl.key
+		h, k = fl.forward, fl.key()
 	}
 	return true
 }
