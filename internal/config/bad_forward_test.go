@@ -12,6 +12,31 @@ tcp = "127.0.0.1:2525"
     [[listen]]
       ^
     write to = "HOST:PORT"`},
+		{"forwards in a circle", `default = "kernel"
+[[listen]]
+tcp = "127.0.0.1:2001"
+to = "127.0.0.1:2002"
+[[listen]]
+tcp = ":2002"
+to = "127.0.0.1:2003"
+[[listen]]
+tcp = "127.0.0.1:2003"
+to = "127.0.0.1:2001"
+[[listen]]
+tcp = "127.0.0.1:2004"
+to = "127.0.0.1:2001"
+`, `testdata/config.toml:4:6: to: 127.0.0.1:2002 leads back to this listener, through other forwards
+    to = "127.0.0.1:2002"
+         ^
+    write the address of the server
+testdata/config.toml:7:6: to: 127.0.0.1:2003 leads back to this listener, through other forwards
+    to = "127.0.0.1:2003"
+         ^
+    write the address of the server
+testdata/config.toml:10:6: to: 127.0.0.1:2001 leads back to this listener, through other forwards
+    to = "127.0.0.1:2001"
+         ^
+    write the address of the server`},
 		{"target without port", `default = "wan"
 [sources]
 wan = ["198.51.100.10", "2001:db8::10"]

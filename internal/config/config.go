@@ -91,6 +91,7 @@ func Parse(path string, text []byte) (*Config, error) {
 		config:   Default(),
 		uses:     make(map[string]dialer.Use),
 		literals: make(map[netip.Addr]*dialer.Source),
+		leads:    make(map[int]*node),
 	}
 	d.config.Path = path
 	d.root(root)

@@ -22,7 +22,8 @@ type decoder struct {
 	names    []string
 	uses     map[string]dialer.Use
 	literals map[netip.Addr]*dialer.Source
-	senders  []endpoint // what forwards with a fixed port send from
+	leads    map[int]*node // `to` of the listener at that place
+	senders  []endpoint    // what forwards with a fixed port send from
 
 	words       []string // see useWords
 	sourceWords []string // see sourceNames

@@ -105,6 +105,7 @@ func (d *decoder) listeners(n *node) {
 			reported = s.node
 		}
 	}
+	d.circles()
 }
 
 func (d *decoder) listener(n *node, taken []endpoint) []endpoint {
@@ -125,6 +126,7 @@ func (d *decoder) listener(n *node, taken []endpoint) []endpoint {
 	l.DSCP = d.dscp(k["dscp"])
 	if l.Kind.IsForward() {
 		d.forward(n, k, &l)
+		d.leads[len(d.config.Listen)] = k["to"]
 	} else {
 		d.proxy(where, k, &l)
 	}
