@@ -25,8 +25,8 @@ type Association struct {
 	// Flow is what the rules may know of each datagram, without its destination.
 	Flow dialer.Flow
 
-	// Dialer decides on each destination.
-	Dialer *dialer.Dialer
+	// Dialer returns what decides on a new destination: after a reload that is another.
+	Dialer func() *dialer.Dialer
 
 	// Local is the address that the client has connected to: datagrams are to be taken
 	// there and nowhere else. A link-local one has its zone.
@@ -83,7 +83,7 @@ func (c *client) openRelay(announced netip.AddrPort) (Relay, error) {
 	f.Network = "udp"
 	return c.settings.Associate.Associate(c.listener.ctx, &Association{
 		Flow:   f,
-		Dialer: c.settings.Dialer,
+		Dialer: func() *dialer.Dialer { return c.listener.settings.Load().Dialer },
 		Local:  c.local(),
 		Port:   c.announcedPort(announced),
 	})

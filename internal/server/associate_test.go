@@ -94,3 +94,35 @@ func TestAssociateDrain(t *testing.T) {
 		t.Errorf("%d bytes came, want the end", n)
 	}
 }
+
+// TestAssociateReload judges what an association sends after a reload by the new rules.
+func TestAssociateReload(t *testing.T) {
+	proxy := freeAddr(t)
+	p := run(t, mixed(proxy))
+	far, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.11:0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = far.Close() }()
+	_, relay := associate(t, proxy)
+	p.change("default = \"deny\"\n[[listen]]\nmixed = \""+proxy+"\"\n", "reloaded")
+	u, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(relay))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = u.Close() }()
+	dst := socks.Addr{Addr: far.LocalAddr().(*net.UDPAddr).AddrPort()}
+	if _, err := u.Write(socks.AppendDatagram(nil, dst, []byte("ping"))); err != nil {
+		t.Fatal(err)
+	}
+	l := p.log.wait(t, "flow", 1)[0]
+	if !strings.Contains(l.text("err"), "denied") {
+		t.Errorf("log line %v, want a refusal", l)
+	}
+	if err := far.SetReadDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if n, from, err := far.ReadFromUDPAddrPort(make([]byte, 100)); err == nil {
+		t.Errorf("%d bytes came from %v", n, from)
+	}
+}

@@ -54,8 +54,10 @@ type AssociateSettings struct {
 	// Client (of the TCP connection, whose address alone may send), Asked, User, Session.
 	Flow dialer.Flow
 
-	// Dialer decides, by Decide for an address and by Resolve and Decide for a name.
-	Dialer *dialer.Dialer
+	// Dialer returns what decides on a new destination, by Decide for an address and by
+	// Resolve and Decide for a name. It is asked for each, since a reload may change it
+	// while the association lives.
+	Dialer func() *dialer.Dialer
 
 	// Local is the address that the relay socket is bound to: the one that the client
 	// connected to. A link-local one has its zone.

@@ -145,7 +145,7 @@ func (a *Association) dropName() {
 
 // resolve finds the address of n and sends what waits.
 func (a *Association) resolve(n *associateName, dst socks.Addr) {
-	timeout := a.settings.Dialer.Timeout
+	timeout := a.settings.Dialer().Timeout
 	if timeout <= 0 {
 		timeout = lookupTimeout
 	}
@@ -153,7 +153,7 @@ func (a *Association) resolve(n *associateName, dst socks.Addr) {
 	defer cancel()
 	q := a.settings.Flow
 	q.Name, q.Dst = dst.Name, dst.Addr
-	o := opening{settings: &Settings{Dialer: a.settings.Dialer}, began: time.Now(), query: q}
+	o := opening{settings: &Settings{Dialer: a.settings.Dialer()}, began: time.Now(), query: q}
 	err := o.decide(ctx)
 	var d *destination
 	if err == nil {

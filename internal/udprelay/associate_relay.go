@@ -88,7 +88,7 @@ func (a *Association) byAddress(dst netip.AddrPort) *destination {
 // start decides on the address in q.
 func (a *Association) start(q *dialer.Flow, name *associateName) *destination {
 	began := time.Now()
-	dec := a.settings.Dialer.Decide(*q)
+	dec := a.settings.Dialer().Decide(*q)
 	if dec.Err != nil {
 		a.refuse(q, &dec, began, &dialer.RefusedError{Flow: *q, Decision: dec}, 1)
 		return nil

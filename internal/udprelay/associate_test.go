@@ -25,7 +25,7 @@ func associate(t testing.TB, e *Engine, d *dialer.Dialer, change func(*Associate
 			Asked:    netip.MustParseAddrPort("127.0.0.1:1080"),
 			User:     "ann",
 		},
-		Dialer: d,
+		Dialer: func() *dialer.Dialer { return d },
 		Local:  netip.MustParseAddr("127.0.0.1"),
 	}
 	if change != nil {
