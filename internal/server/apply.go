@@ -50,7 +50,10 @@ func (s *server) apply(cfg *config.Config) error {
 	for _, l := range oldTCP {
 		s.retire(l)
 	}
-	return closeAll(oldUDP)
+	if err := closeAll(oldUDP); err != nil {
+		s.log.Warn("close listener", "err", err) // the new configuration is in force all the same
+	}
+	return nil
 }
 
 // configure sets what listeners share.

@@ -171,18 +171,27 @@ func (s *server) drain() {
 		defer close(ended)
 		s.retired.Wait()
 	}()
-	timer := time.NewTimer(s.drainIn)
-	defer timer.Stop()
-	select {
-	case <-ended:
-	case <-timer.C:
-		s.flows.CloseAll(flows.ErrDrained)
-		<-ended
-	}
+	s.await(ended)
 	if err := s.engine.Close(); err != nil {
 		s.log.Warn("stop udp", "err", err)
 	}
 	s.log.Info("stopped")
+}
+
+// await waits for the flows to end, and ends them when their time is over. A dial that
+// succeeds just then opens one more: so it does that again until none is left.
+func (s *server) await(ended <-chan struct{}) {
+	timer := time.NewTimer(s.drainIn)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ended:
+			return
+		case <-timer.C:
+			s.flows.CloseAll(flows.ErrDrained)
+			timer.Reset(50 * time.Millisecond)
+		}
+	}
 }
 
 // retire closes a listener and lets its flows go on.
