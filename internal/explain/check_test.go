@@ -116,6 +116,7 @@ func TestCheck(t *testing.T) {
 		{"check-troubled", troubled, facts(), false, true},
 		{"check-stub", fine, stub, false, true},
 		{"check-own-resolver", fine, unbound, false, true},
+		{"check-no-names", "default = \"deny\"\n[[listen]]\ntcp = \"127.0.0.1:2525\"\nto = \"203.0.113.25:25\"\n", facts(), false, false},
 		{"check-refused-resolver", "default = \"deny\"\n[[listen]]\nmixed = \"127.0.0.1:1080\"\n", facts(), false, true},
 		{"check-denied-resolver", noQueries, facts(), false, true},
 		{"check-rights", "default = \"kernel\"\n[[listen]]\nhttp = \"127.0.0.1:80\"\n", rights, false, false},

@@ -3,8 +3,10 @@ package explain
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/internal/config"
 )
 
 // privilegedPorts tells who needs CAP_NET_BIND_SERVICE.
@@ -68,8 +70,11 @@ func (c *checker) descriptors() {
 }
 
 // nameservers warns of those that cannot be asked, and of a stub resolver: it asks on
-// from an address that no rule chose.
+// from an address that no rule chose. Where nothing has a name, nobody is asked.
 func (c *checker) nameservers(t *dialer.Table) {
+	if !slices.ContainsFunc(c.cfg.Listen, resolves) {
+		return
+	}
 	stub := false
 	for _, a := range c.facts.Nameservers {
 		switch {
@@ -81,6 +86,9 @@ func (c *checker) nameservers(t *dialer.Table) {
 		}
 	}
 }
+
+// resolves reports whether names may have to be resolved for l.
+func resolves(l config.Listener) bool { return !l.Kind.IsForward() || l.To.Name != "" }
 
 // nameserver asks the rules about the queries to a.
 func (c *checker) nameserver(t *dialer.Table, a netip.Addr) {
