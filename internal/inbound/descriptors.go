@@ -18,12 +18,14 @@ type Descriptors struct {
 	last  time.Time // of the last log line, under loud
 }
 
-// reserved is what the program itself needs: logs, listeners, netlink, resolver, pipes.
+// reserved is what the program itself needs: logs, listeners, netlink, pipes. One in
+// sixteen more is for look-ups of names and the further addresses of a name, which are
+// not counted one by one.
 const reserved = 32
 
 // NewDescriptors returns the budget of a process that may open limit descriptors.
 func NewDescriptors(limit int) *Descriptors {
-	return &Descriptors{slots: make(chan struct{}, max(limit-reserved, limit/2, 4))}
+	return &Descriptors{slots: make(chan struct{}, max(limit-reserved-limit/16, limit/2, 4))}
 }
 
 // waitClient takes the descriptor of one more client, and waits for it where the

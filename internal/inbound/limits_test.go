@@ -196,7 +196,7 @@ func TestDescriptorsOfServers(t *testing.T) {
 }
 
 func TestDescriptorsOfLimit(t *testing.T) {
-	for limit, want := range map[int]int{0: 4, 1: 4, 16: 8, 64: 32, 128: 96, 1024: 992} {
+	for limit, want := range map[int]int{0: 4, 1: 4, 16: 8, 64: 32, 128: 88, 1024: 928} {
 		if got := cap(NewDescriptors(limit).slots); got != want {
 			t.Errorf("%d: got %d, want %d", limit, got, want)
 		}
