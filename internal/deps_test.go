@@ -40,6 +40,7 @@ var ours = map[string][]string{
 	"internal/config":    {"dialer", "internal/hostname"},
 	"dialer":             {"pktinfo", "internal/hostname", "internal/ruleset"},
 
+	"internal/cgroup":      {},
 	"internal/httpconnect": {"internal/hostname"},
 	"internal/socks":       {"internal/hostname"},
 	"internal/flows":       {},
