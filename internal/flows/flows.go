@@ -42,12 +42,18 @@ type Registry struct {
 	// the lines on. Nil: none.
 	Log *slog.Logger
 
+	// Denied is what a refusal matches, by errors.Is, that a rule's deny has caused.
+	// Nil: none is counted as that.
+	Denied error
+
 	logFlows, logDestinations atomic.Bool
 
 	mu      sync.Mutex
 	last    uint64
 	live    list
-	sources tally[string]
+	began   time.Time // when it was sampled first
+	sources map[string]*meter
+	rules   map[string]*ruleCount
 	users   tally[string]
 	clients tally[netip.Addr]
 	empty   chan struct{} // closed when the last flow ends; nil: nobody waits
@@ -74,8 +80,11 @@ type Flow struct {
 	// The rest is under the lock of the registry.
 	prev, next *Flow
 	// The counts that this flow is part of, nil when not counted there.
-	source, user *count[string]
-	client       *count[netip.Addr]
+	source *meter
+	user   *count[string]
+	client *count[netip.Addr]
+
+	metered [2]int64 // what of Down and Up the meter has
 
 	reason error // of the first Close
 	done   bool
@@ -92,7 +101,8 @@ func (r *Registry) Open(i Info, end func(reason error)) *Flow {
 	r.last++
 	f.ID = r.last
 	r.live.push(f)
-	f.source = r.sources.add(i.Source, i.Source != "")
+	f.source = r.opened(i.Source)
+	r.hit(i.Rule, f.Start, nil)
 	f.user = r.users.add(i.User, i.User != "")
 	f.client = r.clients.add(i.Client.Addr(), i.Client.IsValid())
 	return f
@@ -151,7 +161,7 @@ func (r *Registry) remove(f *Flow) (first bool, reason error) {
 	}
 	f.done = true
 	r.live.remove(f)
-	r.sources.drop(f.source)
+	f.source.leave(f)
 	r.users.drop(f.user)
 	r.clients.drop(f.client)
 	if r.live.len == 0 && r.empty != nil {
@@ -161,9 +171,10 @@ func (r *Registry) remove(f *Flow) (first bool, reason error) {
 	return true, f.reason
 }
 
-// Refuse logs the line of a flow that never opened: refused by a rule or a
+// Refuse counts a flow that never opened, and logs its line: refused by a rule or a
 // limit, or not connected. Start is when the client asked.
 func (r *Registry) Refuse(i Info, start time.Time, err error) {
+	r.Count(i.Rule, i.Source, err)
 	r.log(&i, start, 0, 0, err)
 }
 
@@ -173,7 +184,9 @@ func (r *Registry) All() []*Flow {
 	defer r.mu.Unlock()
 	all := make([]*Flow, 0, r.live.len)
 	for f := r.live.first; f != nil; f = f.next {
-		all = append(all, f)
+		if !f.isBookmark() {
+			all = append(all, f)
+		}
 	}
 	return all
 }
@@ -183,7 +196,7 @@ func (r *Registry) Get(id uint64) *Flow {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for f := r.live.first; f != nil; f = f.next {
-		if f.ID == id {
+		if f.ID == id && !f.isBookmark() {
 			return f
 		}
 	}
@@ -202,7 +215,10 @@ func (r *Registry) Len() int {
 func (r *Registry) SourceLen(name string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.sources.len(name)
+	if m := r.sources[name]; m != nil {
+		return m.live
+	}
+	return 0
 }
 
 // UserLen returns how many live flows a user has, as SourceLen does.

@@ -19,6 +19,26 @@ func (l *list) push(f *Flow) {
 }
 
 func (l *list) remove(f *Flow) {
+	l.unlink(f)
+	l.len--
+}
+
+// before puts a bookmark before f. It does not count.
+func (l *list) before(f, bookmark *Flow) {
+	bookmark.prev, bookmark.next = f.prev, f
+	if f.prev == nil {
+		l.first = bookmark
+	} else {
+		f.prev.next = bookmark
+	}
+	f.prev = bookmark
+}
+
+// isBookmark reports whether f is a place in the list, and no flow.
+func (f *Flow) isBookmark() bool { return f.registry == nil }
+
+// unlink takes f out.
+func (l *list) unlink(f *Flow) {
 	if f.prev == nil {
 		l.first = f.next
 	} else {
@@ -30,7 +50,6 @@ func (l *list) remove(f *Flow) {
 		f.next.prev = f.prev
 	}
 	f.prev, f.next = nil, nil
-	l.len--
 }
 
 // tally counts flows by a key and forgets the keys that have none: clients and

@@ -1,0 +1,72 @@
+package flows
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"time"
+)
+
+// RuleStats is what a Registry has counted of one rule.
+type RuleStats struct {
+	Name   string
+	Hits   uint64    // flows that it decided, those among them that were refused, too
+	Denied uint64    // flows that it denied
+	Last   time.Time // of the last hit
+}
+
+// ruleCount is RuleStats while it counts. The lock of the registry guards it.
+type ruleCount struct {
+	hits, denied uint64
+	last         time.Time
+}
+
+// Count counts what has no entry of its own here: one more flow of a rule and, with an
+// error, one that failed from a source. Empty names are not counted.
+func (r *Registry) Count(rule, source string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hit(rule, time.Now(), err)
+	if m := r.meter(source); m != nil && err != nil {
+		m.total.Failed++
+	}
+}
+
+// hit counts a flow that the rule decided.
+func (r *Registry) hit(rule string, now time.Time, err error) {
+	if rule == "" {
+		return
+	}
+	c := r.rules[rule]
+	if c == nil {
+		if r.rules == nil {
+			r.rules = make(map[string]*ruleCount)
+		}
+		c = new(ruleCount)
+		r.rules[rule] = c
+	}
+	c.hits++
+	c.last = now
+	if r.Denied != nil && errors.Is(err, r.Denied) {
+		c.denied++
+	}
+}
+
+// Rules returns what was counted of each rule, by name.
+func (r *Registry) Rules() []RuleStats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]RuleStats, 0, len(r.rules))
+	for _, name := range slices.Sorted(maps.Keys(r.rules)) {
+		c := r.rules[name]
+		out = append(out, RuleStats{name, c.hits, c.denied, c.last})
+	}
+	return out
+}
+
+// KeepRules forgets the counts of all rules but those for which keep is true.
+func (r *Registry) KeepRules(keep func(name string) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.rules, func(name string, _ *ruleCount) bool { return !keep(name) })
+}
