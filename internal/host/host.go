@@ -1,5 +1,7 @@
 // Package host knows the addresses of this host: which are local, on which link they
-// are, and when that changes. It reads them by rtnetlink(7) and needs no privilege.
+// are, and when that changes; and which way packets take, from which address the
+// kernel alone would send them, and why. It reads that by rtnetlink(7) and needs no
+// privilege.
 //
 // Local is what the kernel takes for local: the local routes of the routing table
 // "local" (255). They cover 127.0.0.0/8, each address of an interface, and prefixes
@@ -21,6 +23,7 @@ type Address struct {
 	Prefix netip.Prefix `json:"prefix"` // the subnet it was given with, masked
 	Link   string       `json:"link"`   // the interface's name
 	Flags  Flags        `json:"flags"`
+	Scope  uint8        `json:"-"` // how far it is valid: unix.RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_HOST
 }
 
 // Flags are the IFA_F_ bits of an address (linux/if_addr.h).
@@ -75,4 +78,9 @@ type Link struct {
 	Up       bool   `json:"up"`       // IFF_UP: it was switched on
 	Running  bool   `json:"running"`  // IFF_RUNNING: and has a carrier
 	Loopback bool   `json:"loopback"` // IFF_LOOPBACK
+	Kind     string `json:"kind"`     // "device", "veth", "dummy", "bridge" ... (IFLA_INFO_KIND)
 }
+
+// Carries reports whether packets can leave by the link. Addresses on others, the
+// loopback and dummies, are meant to be used on all links.
+func (l Link) Carries() bool { return !l.Loopback && l.Kind != "dummy" }

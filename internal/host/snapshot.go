@@ -63,6 +63,44 @@ func (s *Snapshot) Addresses() []Address { return s.addrs }
 // Links returns the interfaces by index. The caller must not change the slice.
 func (s *Snapshot) Links() []Link { return s.links }
 
+// OwnerLink returns the link that has a, or nothing where a is local by a route alone
+// (AnyIP) or not at all.
+func (s *Snapshot) OwnerLink(a netip.Addr) (Link, bool) {
+	a = bare(a)
+	i := slices.IndexFunc(s.addrs, func(x Address) bool { return x.Addr == a })
+	if i < 0 {
+		return Link{}, false
+	}
+	k := slices.IndexFunc(s.links, func(l Link) bool { return l.Name == s.addrs[i].Link })
+	if k < 0 {
+		return Link{}, false
+	}
+	return s.links[k], true
+}
+
+// WrongEgress reports whether packets from src that take the way of a leave by another
+// link than the one that has src, and returns that. Providers drop such packets, and
+// answers come in elsewhere. Addresses of links that carry no packets, such as the
+// loopback, and AnyIP may leave by any link.
+func (s *Snapshot) WrongEgress(src netip.Addr, a RouteAnswer) (owner Link, wrong bool) {
+	if a.Type != RouteUnicast {
+		return Link{}, false
+	}
+	src = bare(src)
+	for _, x := range s.addrs {
+		if x.Addr != src {
+			continue
+		}
+		if x.Link == a.Link {
+			return Link{}, false // one address can be on several links
+		}
+		if l, ok := s.OwnerLink(src); ok && l.Carries() {
+			owner, wrong = l, true
+		}
+	}
+	return owner, wrong
+}
+
 // reader reads snapshots by a socket of its own, which stays in the network namespace
 // in which it was made.
 type reader struct {
@@ -144,6 +182,7 @@ func (r *reader) links() ([]Link, error) {
 			Up:       a.Flags&net.FlagUp != 0,
 			Running:  a.RawFlags&unix.IFF_RUNNING != 0,
 			Loopback: a.Flags&net.FlagLoopback != 0,
+			Kind:     l.Type(),
 		})
 	}
 	slices.SortFunc(links, func(a, b Link) int { return a.Index - b.Index })
@@ -162,7 +201,7 @@ func (r *reader) addresses(links []Link) ([]Address, error) {
 		if !ok {
 			continue
 		}
-		a := Address{Addr: p.Addr(), Prefix: p.Masked(), Flags: Flags(l.Flags)}
+		a := Address{Addr: p.Addr(), Prefix: p.Masked(), Flags: Flags(l.Flags), Scope: uint8(l.Scope)}
 		if i := slices.IndexFunc(links, func(k Link) bool { return k.Index == l.LinkIndex }); i >= 0 {
 			a.Link = links[i].Name
 		}

@@ -12,6 +12,7 @@ import (
 // is safe for concurrent use.
 type Host struct {
 	now    atomic.Pointer[Snapshot]
+	routes atomic.Pointer[chan struct{}] // closed and replaced when a route may have changed
 	events *events
 	reader *reader
 	log    *slog.Logger
@@ -43,6 +44,8 @@ func Watch(ctx context.Context, log *slog.Logger) (*Host, error) {
 		return nil, err
 	}
 	h.now.Store(s)
+	first := make(chan struct{})
+	h.routes.Store(&first)
 	go h.follow(ctx)
 	return h, nil
 }
@@ -66,6 +69,14 @@ func (h *Host) Links() []Link { return h.now.Load().Links() }
 // the channel first and look at the addresses then; so no change is missed.
 func (h *Host) Changed() <-chan struct{} { return h.now.Load().replaced }
 
+// RoutesChanged returns a channel that is closed when routes, rules, links or addresses
+// have changed since, so that the answers of Route may be others. On a router that is
+// all the time: whoever follows it should wait a little between two looks.
+func (h *Host) RoutesChanged() <-chan struct{} { return *h.routes.Load() }
+
+// OwnerLink is Now().OwnerLink.
+func (h *Host) OwnerLink(a netip.Addr) (Link, bool) { return h.now.Load().OwnerLink(a) }
+
 // follow reads the host again whenever something changed. It owns the sockets.
 func (h *Host) follow(ctx context.Context) {
 	defer close(h.done)
@@ -74,15 +85,17 @@ func (h *Host) follow(ctx context.Context) {
 	stop := context.AfterFunc(ctx, h.events.close)
 	defer stop()
 	for {
-		if err := h.events.wait(); err != nil {
+		what, err := h.events.wait()
+		if err != nil {
 			if ctx.Err() == nil {
 				h.log.Error("changes of addresses are no longer seen", "err", err)
 			}
 			return
 		}
-		if !h.read(ctx) {
+		if what == addressing && !h.read(ctx) {
 			return
 		}
+		h.tellRoutes()
 	}
 }
 
@@ -103,4 +116,10 @@ func (h *Host) read(ctx context.Context) bool {
 		case <-time.After(retry):
 		}
 	}
+}
+
+// tellRoutes closes the channel of RoutesChanged.
+func (h *Host) tellRoutes() {
+	next := make(chan struct{})
+	close(*h.routes.Swap(&next))
 }
