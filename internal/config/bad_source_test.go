@@ -195,7 +195,7 @@ gateway = "192.0.2.1"
 `, `testdata/config.toml:4:1: source "lte" has no key "gateway"
     gateway = "192.0.2.1"
     ^
-    known keys: ip, ports, freebind`},
+    known keys: ip, ports, freebind, hold`},
 		{"ports reversed", `default = "kernel"
 [sources]
 batch = { ip = "198.51.100.64", ports = "44999-40000" }
@@ -230,6 +230,13 @@ spare = { ip = "198.51.100.64", freebind = "true" }
     spare = { ip = "198.51.100.64", freebind = "true" }
                                                ^
     write it without quotes: true`},
+		{"hold without a unit", `default = "kernel"
+[sources]
+dsl = { ip = "198.51.100.64", hold = 5 }
+`, `testdata/config.toml:3:38: hold: want a duration in quotes ("30s", "5m"), got an integer
+    dsl = { ip = "198.51.100.64", hold = 5 }
+                                         ^
+    write hold = "5s" for seconds`},
 		{"name with a dot", `default = "kernel"
 [sources]
 wan.one = "198.51.100.10"

@@ -33,6 +33,10 @@ type Config struct {
 	Sources []*dialer.Source
 	Pools   []*dialer.Pool
 
+	// SourceOptions is what the tables of sources say beside that, by name; those that
+	// say nothing are not in it.
+	SourceOptions map[string]SourceOptions
+
 	Rules    []dialer.Rule
 	Listen   []Listener
 	Limits   Limits

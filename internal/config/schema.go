@@ -88,6 +88,7 @@ var schema = map[table][]key{
 		{name: "ip", want: `an address, a prefix or a range "lo-hi" in quotes, or a list of one address per family`},
 		{name: "ports", want: wantRange},
 		{name: "freebind", want: wantBool},
+		{name: "hold", want: wantDuration},
 	},
 	poolTable: {
 		{name: "of", want: "a list of sources"},

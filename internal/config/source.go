@@ -71,6 +71,7 @@ func (d *decoder) source(n *node, s *dialer.Source) {
 	} else {
 		d.addresses(k["ip"], s)
 	}
+	d.options(k, s)
 	s.Ports, _ = d.portRange(k["ports"])
 	s.FreeBind = d.boolean(k["freebind"], false)
 }

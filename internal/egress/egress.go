@@ -14,7 +14,7 @@ import (
 // ErrAbsent says that an address is not on this host.
 var ErrAbsent = errors.New("is not on this host")
 
-// Host tells which addresses are local. A *host.Host is one.
+// Host tells which addresses are local. A *host.Host is one, and a *host.Snapshot.
 type Host interface {
 	// Local reports whether packets to a are delivered on this host.
 	Local(a netip.Addr) bool
@@ -25,6 +25,9 @@ type Host interface {
 type State struct {
 	Host Host
 
+	// Sources knows of probes and wrong ways. Nil: nobody does, and Host alone decides.
+	Sources *Sources
+
 	// Live returns the number of live flows of the source with that name. Nil counts
 	// none.
 	Live func(source string) int
@@ -32,17 +35,34 @@ type State struct {
 
 var _ dialer.State = (*State)(nil)
 
-// Down returns ErrAbsent, with the cure, when a is not on this host. A source that
-// binds foreign addresses on purpose (freebind) is never down; one that is a prefix
-// needs a local route, as without it no answer comes back.
+// Down returns ErrAbsent, with the cure, when a is not on this host, or else why
+// Sources keeps src from being used. A source that binds foreign addresses on purpose
+// (freebind) is never absent; one that is a prefix needs a local route, as without it
+// no answer comes back. It does not allocate while the source is up.
 func (s *State) Down(src *dialer.Source, a netip.Addr) error {
-	if src.FreeBind || s.Host.Local(a) {
+	if !src.FreeBind && !s.Host.Local(a) {
+		return absent(src, a)
+	}
+	if s.Sources == nil {
 		return nil
 	}
+	return s.Sources.refusal(src.Name, a.Is4())
+}
+
+func absent(src *dialer.Source, a netip.Addr) error {
 	if src.Prefix.IsValid() {
-		return fmt.Errorf("%v %w (ip route add local %v dev lo)", a, ErrAbsent, src.Prefix)
+		return fmt.Errorf("%v %w (%s)", a, ErrAbsent, addLocalRoute(src.Prefix))
 	}
 	return fmt.Errorf("%v %w", a, ErrAbsent)
+}
+
+// addLocalRoute returns the command that makes the addresses of p local.
+func addLocalRoute(p netip.Prefix) string {
+	family := ""
+	if p.Addr().Is6() {
+		family = "-6 "
+	}
+	return fmt.Sprintf("ip %sroute add local %v dev lo", family, p.Masked())
 }
 
 // Flows returns how many live flows leave from src.

@@ -243,6 +243,17 @@ func (r *Registry) CloseAll(reason error) {
 	}
 }
 
+// CloseLost calls Close with ErrSourceDown on each live flow for whose source, and local
+// address that its destination sees, lost is true. Flows without such an address, as UDP
+// associations, are passed over.
+func (r *Registry) CloseLost(lost func(source string, src netip.Addr) bool) {
+	for _, f := range r.All() {
+		if a := f.Src.Addr(); a.IsValid() && lost(f.Source, a) {
+			f.Close(ErrSourceDown)
+		}
+	}
+}
+
 // Wait returns nil at the first moment at which no flow is live, or the cause
 // of the end of ctx. It does not keep new flows from opening.
 func (r *Registry) Wait(ctx context.Context) error {

@@ -36,6 +36,11 @@ func (c *client) listenFor(ctx context.Context, req request) (*net.TCPConn, dial
 		return nil, dec, err
 	}
 	defer func() { _ = l.Close() }() // one peer is all it was for
+	if src := c.settings.Shared.Sources; src != nil && dec.Source != nil {
+		var done func()
+		ctx, done = src.While(ctx, dec.Source.Name, dec.Addr)
+		defer done()
+	}
 	stop := context.AfterFunc(ctx, func() { _ = l.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := c.send(req.answer(nil, addrPort(l.Addr()))); err != nil {
@@ -43,7 +48,7 @@ func (c *client) listenFor(ctx context.Context, req request) (*net.TCPConn, dial
 	}
 	conn, err := acceptFrom(l, peer)
 	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("bind on %v: no peer came: %w", l.Addr(), ctx.Err())
+		err = fmt.Errorf("bind on %v: no peer came: %w", l.Addr(), context.Cause(ctx))
 	}
 	return conn, dec, err
 }

@@ -147,6 +147,9 @@ func (c *client) join(req request, server *net.TCPConn, dec dialer.Decision) {
 		relay.Reset(server)
 	})
 	c.listener.release(c.conn)
+	if src := s.Shared.Sources; src != nil && src.Lost(info.Source, bound.Addr()) {
+		flow.Close(flows.ErrSourceDown) // it went just before the flow was there to be ended
+	}
 	flow.Done(c.relay(req, server, flow, bound))
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/internal/egress"
 	"github.com/srcproxy/srcproxy/internal/flows"
 	"github.com/srcproxy/srcproxy/internal/relay"
 )
@@ -64,6 +65,10 @@ type Shared struct {
 	Flows       *flows.Registry
 	Descriptors *Descriptors
 	Log         *slog.Logger
+
+	// Sources ends what has lost its address. Nil: nothing does.
+	Sources *egress.Sources
+
 	Connections Gate
 	Max         atomic.Int64 // of Connections; 0: no limit
 }

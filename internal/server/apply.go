@@ -43,6 +43,7 @@ func (s *server) apply(cfg *config.Config) error {
 		return errors.Join(err, closeAll(tcp))
 	}
 	s.configure(cfg)
+	s.sources.Set(sourcesOf(cfg))
 	s.users = p.users
 	oldTCP := swap(s.tcp, p.tcp, tcp)
 	oldUDP := swap(s.udp, p.udp, udp)

@@ -16,8 +16,20 @@ type Dialers struct {
 	// Host tells which addresses are here.
 	Host egress.Host
 
+	// Sources knows what else keeps a source from being used. Nil: nothing does.
+	Sources *egress.Sources
+
 	// Live counts the flows of a source. Nil counts none.
 	Live func(source string) int
+}
+
+// sourcesOf returns all sources that cfg uses.
+func sourcesOf(cfg *config.Config) []egress.Source {
+	var out []egress.Source
+	for _, s := range cfg.AllSources() {
+		out = append(out, egress.Source{Source: s, Hold: cfg.Options(s.Name).Hold})
+	}
+	return out
 }
 
 // For returns the Dialer of the flows that come by l, or for a nil l by any proxy. A
@@ -44,7 +56,7 @@ func (s *Dialers) byRules() *dialer.Dialer {
 	t := s.Config.Timeouts.Dial
 	asks := &dialer.Dialer{
 		Table:     s.Table,
-		State:     &egress.State{Host: s.Host, Live: s.Live},
+		State:     &egress.State{Host: s.Host, Sources: s.Sources, Live: s.Live},
 		Timeout:   t,
 		KeepAlive: -1, // inbound turns it on where a connection lives long enough
 	}

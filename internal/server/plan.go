@@ -24,7 +24,7 @@ func (s *server) plan(cfg *config.Config) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	dialers := Dialers{Config: cfg, Table: table, Host: s.host, Live: s.flows.SourceLen}
+	dialers := Dialers{Config: cfg, Table: table, Host: s.host, Sources: s.sources, Live: s.flows.SourceLen}
 	p := &plan{
 		tcp:   make(map[netip.AddrPort]*inbound.Settings),
 		udp:   make(map[netip.AddrPort]*udprelay.Settings),

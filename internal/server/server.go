@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/srcproxy/srcproxy/internal/config"
+	"github.com/srcproxy/srcproxy/internal/egress"
 	"github.com/srcproxy/srcproxy/internal/flows"
 	"github.com/srcproxy/srcproxy/internal/host"
 	"github.com/srcproxy/srcproxy/internal/inbound"
@@ -55,6 +56,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	defer func() { end(); s.watches.Wait() }()
 	if err := s.apply(cfg); err != nil {
 		return err
 	}
@@ -80,7 +82,9 @@ type server struct {
 	log      *slog.Logger
 	level    *slog.LevelVar
 	host     *host.Host
-	maxFiles int // that the process may open
+	sources  *egress.Sources
+	watches  sync.WaitGroup // of host and sources; they end with the life of the server
+	maxFiles int            // that the process may open
 	flows    *flows.Registry
 	shared   *inbound.Shared
 	engine   *udprelay.Engine
@@ -108,13 +112,17 @@ func newServer(ctx context.Context, log *slog.Logger, level *slog.LevelVar) (*se
 	if err != nil {
 		return nil, err
 	}
+	s.watches.Go(h.Wait)
 	s.host, s.maxFiles = h, limit
 	s.flows = &flows.Registry{Log: s.log}
+	s.sources = &egress.Sources{Host: h, Log: s.log, EndFlows: s.flows.CloseLost}
+	s.watches.Go(func() { s.sources.Run(ctx) })
 	s.engine = &udprelay.Engine{Flows: s.flows, Log: s.log}
 	s.shared = &inbound.Shared{
 		Flows:       s.flows,
 		Descriptors: inbound.NewDescriptors(limit),
 		Log:         s.log,
+		Sources:     s.sources,
 	}
 	return s, nil
 }

@@ -1,0 +1,47 @@
+package config
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestOptions(t *testing.T) {
+	c, err := Parse("testdata/config.toml", []byte(`default = "198.51.100.9"
+[sources]
+dsl  = { ip = "198.51.100.10", hold = "5s" }
+wan  = { ip = "198.51.100.11" }
+idle = "198.51.100.12"
+[pools]
+both = { of = ["wan", "198.51.100.8"] }
+[[rules]]
+use = "198.51.100.7"
+to  = "203.0.113.1"
+[[rules]]
+[rules.map]
+"203.0.113.2" = "198.51.100.6"
+"203.0.113.3" = "198.51.100.7"
+"203.0.113.4" = "deny"
+[[listen]]
+tcp = "127.0.0.1:2525"
+to  = "203.0.113.5:25"
+use = "198.51.100.5"
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Options("dsl").Hold; got != 5*time.Second {
+		t.Errorf("hold of dsl: got %v, want 5s", got)
+	}
+	if got := c.Options("wan"); got != (SourceOptions{}) || len(c.SourceOptions) != 1 {
+		t.Errorf("options of wan: got %v, of %d sources", got, len(c.SourceOptions))
+	}
+	var got []string
+	for _, s := range c.AllSources() {
+		got = append(got, s.Name)
+	}
+	want := []string{"dsl", "wan", "idle", "198.51.100.5", "198.51.100.6", "198.51.100.7", "198.51.100.8", "198.51.100.9"}
+	if !slices.Equal(got, want) {
+		t.Errorf("all sources: got %q, want %q", got, want)
+	}
+}

@@ -1,0 +1,118 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+)
+
+// ErrLost is the cause of the end of what a source's address took along when it went.
+var ErrLost = errors.New("source address went away")
+
+// Lost reports whether flows of that source that leave from src are to end: src is not
+// on this host, and the source's hold is over. Who has opened a flow asks once it can be
+// ended by EndFlows; so no flow falls between.
+func (s *Sources) Lost(source string, src netip.Addr) bool {
+	lost, _ := s.lost(source, src, time.Now())
+	return lost
+}
+
+// lost is Lost at a moment; where the flows are held, it returns how long still.
+func (s *Sources) lost(source string, src netip.Addr, at time.Time) (bool, time.Duration) {
+	if !src.IsValid() || s.Host.Now().Local(src) {
+		return false, 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known, ok := s.sources[source]
+	switch {
+	case ok && known.FreeBind:
+		return false, 0
+	case known.Hold == 0:
+		return true, 0
+	}
+	s.setUp()
+	since, ok := s.gone[src]
+	if !ok {
+		since = at
+		s.gone[src] = at
+		s.hurry() // Run may not know of that one yet
+	}
+	left := known.Hold - at.Sub(since)
+	return left <= 0, left
+}
+
+// never is the time to the next look when there is nothing to wait for.
+const never = 1000 * time.Hour
+
+// endFlows ends what has lost its address, and returns when to look again.
+func (s *Sources) endFlows() time.Duration {
+	s.forgetGone()
+	next, at := never, time.Now()
+	lost := func(source string, src netip.Addr) bool {
+		lost, left := s.lost(source, src, at)
+		if left > 0 {
+			next = min(next, left)
+		}
+		return lost
+	}
+	if s.EndFlows != nil {
+		s.EndFlows(lost)
+	}
+	for _, w := range s.waiting() {
+		if lost(w.source, w.src) {
+			w.cancel(ErrLost)
+		}
+	}
+	return next
+}
+
+// forgetGone forgets the addresses that came back.
+func (s *Sources) forgetGone() {
+	now := s.Host.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for a := range s.gone {
+		if now.Local(a) {
+			delete(s.gone, a)
+		}
+	}
+}
+
+// wait is something that ends with an address.
+type wait struct {
+	source string
+	src    netip.Addr
+	cancel context.CancelCauseFunc
+}
+
+// While returns a context that ends with ctx, or by ErrLost with the address src of that
+// source, as a flow would. The caller calls cancel when it no longer needs it.
+func (s *Sources) While(ctx context.Context, source string, src netip.Addr) (_ context.Context, cancel func()) {
+	ctx, end := context.WithCancelCause(ctx)
+	w := &wait{source, src, end}
+	s.mu.Lock()
+	s.setUp()
+	s.waits[w] = struct{}{}
+	s.mu.Unlock()
+	if s.Lost(source, src) {
+		end(ErrLost)
+	}
+	return ctx, func() {
+		s.mu.Lock()
+		delete(s.waits, w)
+		s.mu.Unlock()
+		end(nil)
+	}
+}
+
+func (s *Sources) waiting() []*wait {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*wait, 0, len(s.waits))
+	for w := range s.waits {
+		out = append(out, w)
+	}
+	return out
+}

@@ -1,0 +1,210 @@
+package egress
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/internal/host"
+)
+
+// A Source is one that the configuration uses, and what its life depends on.
+type Source struct {
+	*dialer.Source
+
+	// Hold is how long flows outlive the address that they leave from, so that they
+	// survive a renewal that takes it away for a moment. Zero ends them at once.
+	Hold time.Duration
+}
+
+// Watch is what Sources follow. A *host.Host is one.
+type Watch interface {
+	// Now returns the latest snapshot.
+	Now() *host.Snapshot
+	// Changed returns a channel that is closed when that is replaced.
+	Changed() <-chan struct{}
+}
+
+// Sources knows the state of each source, logs when that changes, and ends the flows
+// of addresses that went away. It outlives reloads: a source that keeps its name and
+// its address keeps its state. Set the exported fields before Run; all methods are safe
+// for concurrent use.
+type Sources struct {
+	Host Watch
+
+	// EndFlows is called when the host has changed. It ends the live flows for which
+	// lost is true; src is the address that their packets leave from. Nil does nothing.
+	EndFlows func(lost func(source string, src netip.Addr) bool)
+
+	// Log gets a line for each change. Nil discards them.
+	Log *slog.Logger
+
+	refused atomic.Pointer[map[place]error] // who is kept from being used though its address is here
+
+	mu      sync.Mutex
+	sources map[string]Source
+	states  []*state // in the order of Set
+	changed chan struct{}
+	wake    chan struct{}
+	gone    map[netip.Addr]time.Time // addresses whose flows are held, and since when
+	waits   map[*wait]struct{}
+}
+
+// place is a source in one family.
+type place struct {
+	name string
+	is4  bool
+}
+
+// Set makes list the sources that there are. Those that are not up already are logged.
+func (s *Sources) Set(list []Source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := make(map[place]*state, len(s.states))
+	for _, x := range s.states {
+		old[x.place] = x
+	}
+	s.sources = make(map[string]Source, len(list))
+	s.states = nil
+	for _, src := range list {
+		s.sources[src.Name] = src
+		for _, x := range statesOf(src.Source) {
+			if o := old[x.place]; o != nil && o.text == x.text {
+				o.source = src.Source
+				x = o
+			}
+			s.states = append(s.states, x)
+		}
+	}
+	s.judge()
+	s.broadcast() // the list itself is another
+	s.hurry()     // a shorter hold may be over
+}
+
+// SetProbe keeps the source of that name from being used in the family of a, or lets
+// it be used again for a nil err. A is the address from which the probe was sent: a
+// result that comes after the source got another one does not count.
+func (s *Sources) SetProbe(name string, a netip.Addr, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, x := range s.states {
+		if x.place == (place{name, a.Is4()}) && x.has(a) {
+			x.probe = err
+		}
+	}
+	s.judge()
+}
+
+// Status returns the state of all sources, in the order of Set.
+func (s *Sources) Status() []Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]Status, len(s.states))
+	for i, x := range s.states {
+		out[i] = x.status()
+	}
+	return out
+}
+
+// Changed returns a channel that is closed when what Status returns changes. Take the
+// channel first and call Status then; so no change is missed.
+func (s *Sources) Changed() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.setUp()
+	return s.changed
+}
+
+// Run follows the host until ctx is done.
+func (s *Sources) Run(ctx context.Context) {
+	s.mu.Lock()
+	s.setUp()
+	s.mu.Unlock()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		changed := s.Host.Changed()
+		next := s.endFlows() // first of all: what still flows is lost
+		s.mu.Lock()
+		s.judge()
+		s.mu.Unlock()
+		timer.Reset(next)
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-s.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+func (s *Sources) setUp() {
+	if s.changed == nil {
+		s.changed = make(chan struct{})
+		s.wake = make(chan struct{}, 1)
+		s.gone = make(map[netip.Addr]time.Time)
+		s.waits = make(map[*wait]struct{})
+	}
+}
+
+func (s *Sources) broadcast() {
+	s.setUp()
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// hurry makes Run look again.
+func (s *Sources) hurry() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// refusal returns what keeps a source from being used although its address is here. It
+// does not allocate.
+func (s *Sources) refusal(name string, is4 bool) error {
+	refused := s.refused.Load()
+	if refused == nil {
+		return nil
+	}
+	return (*refused)[place{name, is4}]
+}
+
+// judge brings all states up to date, and tells of those that changed. Mu is held.
+func (s *Sources) judge() {
+	now, at := s.Host.Now(), time.Now()
+	changed := false
+	refused := make(map[place]error)
+	for _, x := range s.states {
+		if x.judge(now, at) {
+			changed = true
+			s.tell(x)
+		}
+		if err := x.refusal(); err != nil {
+			refused[x.place] = err
+		}
+	}
+	s.refused.Store(&refused)
+	if changed {
+		s.broadcast()
+	}
+}
+
+// tell logs the state of x.
+func (s *Sources) tell(x *state) {
+	if s.Log == nil {
+		return
+	}
+	args := []any{"source", x.name, "addr", x.text, "state", x.state.String()}
+	if x.state == Up {
+		s.Log.Info("source changed", args...)
+		return
+	}
+	s.Log.Warn("source changed", append(args, "err", x.reason)...)
+}
