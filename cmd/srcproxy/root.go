@@ -58,8 +58,17 @@ func run(ctx context.Context, e env, args []string) int {
 	if err == nil {
 		return exitFine
 	}
+	if own := (codeError{}); errors.As(err, &own) {
+		if own.err != nil {
+			a.say(own)
+		}
+		return own.code
+	}
 	if usage := (usageError{}); errors.As(err, &usage) || !a.began {
 		a.sayUsage(cmd, err)
+		if cmd.Name() == runName {
+			return exitRun // 2 may be the command's own
+		}
 		return exitUsage
 	}
 	if !errors.Is(err, errFound) {
@@ -96,7 +105,7 @@ command line that is not understood.`,
 	if err := root.MarkPersistentFlagFilename("config", "toml"); err != nil {
 		panic(err) // the flag stands one line above
 	}
-	root.AddCommand(a.serveCommand(), a.checkCommand(), a.explainCommand(), a.passwdCommand(), a.versionCommand())
+	root.AddCommand(a.serveCommand(), a.checkCommand(), a.explainCommand(), a.passwdCommand(), a.runCommand(), a.versionCommand())
 	ownWords(root)
 	return root
 }

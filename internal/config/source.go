@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -184,6 +185,31 @@ func (d *decoder) use(n *node) (dialer.Use, bool) {
 	}
 	d.fault(n, d.meant(s, d.useWords(), "known names:"), "%s: no source or pool is named %q", n.spec.name, s)
 	return dialer.Use{}, false
+}
+
+// Use returns what the name of a source or pool, or a reserved word, stands for in a
+// flag.
+func (c *Config) Use(name string) (dialer.Use, error) {
+	var words []string
+	for _, s := range c.Sources {
+		if s.Name == name {
+			return dialer.Use{Source: s}, nil
+		}
+		words = append(words, s.Name)
+	}
+	for _, p := range c.Pools {
+		if p.Name == name {
+			return dialer.Use{Pool: p}, nil
+		}
+		words = append(words, p.Name)
+	}
+	switch name {
+	case "kernel":
+		return dialer.Use{Kernel: true}, nil
+	case "deny":
+		return dialer.Use{}, nil
+	}
+	return dialer.Use{}, fmt.Errorf("no source or pool is named %q; %s", name, didYouMean(name, append(words, "kernel", "deny"), "known names:"))
 }
 
 // literal returns the source that an address stands for, the same for each address.
