@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -63,7 +64,10 @@ func (c *choice) fill(d *Decision, s *Source, h uint64) error {
 	if !s.has(c.is4) {
 		return fmt.Errorf("%w: source %q has no %s address", ErrNoSource, s.Name, familyName(c.is4))
 	}
-	a := s.addr(c.is4, h)
+	a := c.addr(s, h)
+	if !a.IsValid() {
+		return fmt.Errorf("%w: source %q: %s has no %s address to leave from", ErrSourceDown, s.Name, s.Interface, familyName(c.is4))
+	}
 	if c.state != nil {
 		if err := c.state.Down(s, a); err != nil {
 			return fmt.Errorf("%w: source %q: %w", ErrSourceDown, s.Name, err)
@@ -86,7 +90,20 @@ func (c *choice) serves(p *pool, i int, h uint64) bool {
 	if slices.Contains(c.tried, s) || !s.has(c.is4) {
 		return false
 	}
-	return c.state == nil || c.state.Down(s, s.addr(c.is4, mix(h^p.ids[i]))) == nil
+	a := c.addr(s, mix(h^p.ids[i]))
+	return a.IsValid() && (c.state == nil || c.state.Down(s, a) == nil)
+}
+
+// addr returns the address of s that h picks; the zero Addr when s is an interface
+// that has none.
+func (c *choice) addr(s *Source, h uint64) netip.Addr {
+	switch {
+	case s.Interface == "":
+		return s.addr(c.is4, h)
+	case c.state == nil:
+		return netip.Addr{}
+	}
+	return c.state.LinkAddr(s.Interface, c.is4)
 }
 
 func (c *choice) pickFrom(d *Decision, p *pool, h uint64) {

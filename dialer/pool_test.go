@@ -15,12 +15,24 @@ type state struct {
 	mu    sync.Mutex
 	down  map[*dialer.Source]error
 	flows map[*dialer.Source]int
+	links map[string][]netip.Addr
 }
 
 func (s *state) Down(src *dialer.Source, _ netip.Addr) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.down[src]
+}
+
+func (s *state) LinkAddr(link string, is4 bool) netip.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.links[link] {
+		if a.Is4() == is4 {
+			return a
+		}
+	}
+	return netip.Addr{}
 }
 
 func (s *state) Flows(src *dialer.Source) int {

@@ -9,7 +9,7 @@ import (
 )
 
 // A Source is a local address, or a set of them, that flows may leave from.
-// Exactly one of Addrs, Prefix and First with Last is set. A Source is not changed
+// Exactly one of Addrs, Prefix, First with Last, and Interface is set. A Source is not changed
 // once a Table was made from it.
 type Source struct {
 	Name string
@@ -25,6 +25,10 @@ type Source struct {
 
 	// First and Last bound a range of addresses, both inclusive.
 	First, Last netip.Addr
+
+	// Interface is a link whose address is taken, whatever it is at the moment (DHCP,
+	// PPP): State.LinkAddr tells for each flow. Without a State such a source is down.
+	Interface string
 
 	// Ports limits the local ports by IP_LOCAL_PORT_RANGE (Linux 6.3). It must lie
 	// inside net.ipv4.ip_local_port_range, since the kernel ignores what is outside.
@@ -242,6 +246,10 @@ type Decision struct {
 type State interface {
 	// Down returns why a, an address of s, cannot be used now, or nil.
 	Down(s *Source, a netip.Addr) error
+
+	// LinkAddr returns the address that a link, as the Interface of a Source, has now in
+	// that family; the zero Addr when it has none.
+	LinkAddr(link string, is4 bool) netip.Addr
 
 	// Flows returns how many live flows leave from s.
 	Flows(s *Source) int

@@ -9,13 +9,13 @@ import (
 // check reports what is wrong with s.
 func (s *Source) check() error {
 	kinds := 0
-	for _, set := range []bool{len(s.Addrs) > 0, s.Prefix.IsValid(), s.First.IsValid() || s.Last.IsValid()} {
+	for _, set := range []bool{len(s.Addrs) > 0, s.Prefix.IsValid(), s.First.IsValid() || s.Last.IsValid(), s.Interface != ""} {
 		if set {
 			kinds++
 		}
 	}
 	if kinds != 1 {
-		return fmt.Errorf("source %q: want one of addresses, a prefix and a range", s.Name)
+		return fmt.Errorf("source %q: want one of addresses, a prefix, a range and an interface", s.Name)
 	}
 	if len(s.Addrs) > 2 || len(s.Addrs) == 2 && s.Addrs[0].Is4() == s.Addrs[1].Is4() {
 		return fmt.Errorf("source %q: more than one address of a family", s.Name)
@@ -36,13 +36,15 @@ func (s *Source) check() error {
 
 func unfit(a netip.Addr) bool { return !a.IsValid() || a.Zone() != "" || a.Is4In6() }
 
-// has reports whether s has an address of the family.
+// has reports whether s has an address of the family, or may have one.
 func (s *Source) has(is4 bool) bool {
 	switch {
 	case s.Prefix.IsValid():
 		return s.Prefix.Addr().Is4() == is4
 	case s.First.IsValid():
 		return s.First.Is4() == is4
+	case s.Interface != "":
+		return true
 	}
 	return s.fixed(is4).IsValid()
 }
@@ -74,7 +76,7 @@ func (s *Source) id() uint64 {
 	if s.Name != "" {
 		return hashString(hashSeed, s.Name)
 	}
-	h := hashUint(hashSeed, uint64(s.Prefix.Bits()))
+	h := hashUint(hashString(hashSeed, s.Interface), uint64(s.Prefix.Bits()))
 	for _, a := range append([]netip.Addr{s.Prefix.Addr(), s.First, s.Last}, s.Addrs...) {
 		h = hashAddr(h, a)
 	}

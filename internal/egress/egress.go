@@ -18,6 +18,8 @@ var ErrAbsent = errors.New("is not on this host")
 type Host interface {
 	// Local reports whether packets to a are delivered on this host.
 	Local(a netip.Addr) bool
+	// LinkAddr returns the address of a link that a source follows, or the zero Addr.
+	LinkAddr(link string, is4 bool) netip.Addr
 }
 
 // State is the dialer.State of the running program. It is safe for concurrent use as
@@ -64,6 +66,9 @@ func addLocalRoute(p netip.Prefix) string {
 	}
 	return fmt.Sprintf("ip %sroute add local %v dev lo", family, p.Masked())
 }
+
+// LinkAddr implements dialer.State.
+func (s *State) LinkAddr(link string, is4 bool) netip.Addr { return s.Host.LinkAddr(link, is4) }
 
 // Flows returns how many live flows leave from src.
 func (s *State) Flows(src *dialer.Source) int {

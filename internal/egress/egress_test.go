@@ -18,6 +18,8 @@ func (h hostOf) Local(a netip.Addr) bool {
 	return slices.Contains(h, a)
 }
 
+func (hostOf) LinkAddr(string, bool) netip.Addr { return netip.Addr{} }
+
 func TestDown(t *testing.T) {
 	here, gone := netip.MustParseAddr("198.51.100.10"), netip.MustParseAddr("198.51.100.11")
 	s := &egress.State{Host: hostOf{here}}

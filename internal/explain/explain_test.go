@@ -65,6 +65,8 @@ func (w away) Down(_ *dialer.Source, a netip.Addr) error {
 	return nil
 }
 
+func (w away) LinkAddr(string, bool) netip.Addr { return netip.Addr{} }
+
 func (w away) Flows(*dialer.Source) int { return 0 }
 
 const office = `default = "wan"

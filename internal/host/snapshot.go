@@ -18,6 +18,8 @@ type Snapshot struct {
 	addrs    []Address
 	links    []Link
 	replaced chan struct{} // closed when a Host has a newer one
+
+	following map[linkFamily]netip.Addr // see LinkAddr
 }
 
 // Read returns what the host has now.
@@ -43,7 +45,9 @@ func NewSnapshot(links []Link, addrs []Address, local []netip.Prefix) *Snapshot 
 }
 
 func newSnapshot(links []Link, addrs []Address, local []netip.Prefix) *Snapshot {
-	return &Snapshot{local: newSet(local), addrs: addrs, links: links, replaced: make(chan struct{})}
+	s := &Snapshot{local: newSet(local), addrs: addrs, links: links, replaced: make(chan struct{})}
+	s.following = following(addrs, &s.local)
+	return s
 }
 
 // Local reports whether a is an address of this host: packets to it are delivered

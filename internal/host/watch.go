@@ -59,6 +59,9 @@ func (h *Host) Now() *Snapshot { return h.now.Load() }
 // Local is Now().Local.
 func (h *Host) Local(a netip.Addr) bool { return h.now.Load().Local(a) }
 
+// LinkAddr is Now().LinkAddr.
+func (h *Host) LinkAddr(link string, is4 bool) netip.Addr { return h.now.Load().LinkAddr(link, is4) }
+
 // Addresses is Now().Addresses.
 func (h *Host) Addresses() []Address { return h.now.Load().Addresses() }
 
