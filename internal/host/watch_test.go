@@ -18,6 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// init keeps the first thread for the main goroutine, so that no test takes it into
+// another namespace: /proc/self is what that thread sees.
+func init() { runtime.LockOSThread() }
+
 // TestMain runs the tests as the root of a user namespace when they are not root's,
 // so that they can make network namespaces.
 func TestMain(m *testing.M) {
