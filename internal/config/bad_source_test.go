@@ -180,7 +180,27 @@ batch = { ports = "40000-44999" }
 `, `testdata/config.toml:3:1: source "batch" has no ip
     batch = { ports = "40000-44999" }
     ^
-    write ip = "198.51.100.10"`},
+    write ip = "198.51.100.10", or interface = "ppp0" for whatever address that has`},
+		{"interface beside ip", `default = "kernel"
+[sources]
+dsl = { interface = "ppp0", ip = "198.51.100.64" }
+`, `testdata/config.toml:3:9: source "dsl": interface takes whatever address the link has: ip and freebind cannot stand beside it
+    dsl = { interface = "ppp0", ip = "198.51.100.64" }
+            ^
+    leave one of them out`},
+		{"interface that is none", `default = "kernel"
+[sources]
+dsl = { interface = "198.51.100.64/24" }
+`, `testdata/config.toml:3:21: interface: "198.51.100.64/24" cannot name an interface
+    dsl = { interface = "198.51.100.64/24" }
+                        ^
+    ip link shows their names`},
+		{"interface as a number", `default = "kernel"
+[sources]
+dsl = { interface = 2 }
+`, `testdata/config.toml:3:21: interface: want the name of an interface in quotes, got an integer
+    dsl = { interface = 2 }
+                        ^`},
 		{"unknown key in a table", `default = "kernel"
 [sources]
 batch = { ip = "198.51.100.64", port = "40000-44999" }
@@ -195,7 +215,7 @@ gateway = "192.0.2.1"
 `, `testdata/config.toml:4:1: source "lte" has no key "gateway"
     gateway = "192.0.2.1"
     ^
-    known keys: ip, ports, freebind, hold`},
+    known keys: ip, interface, ports, freebind, hold`},
 		{"ports reversed", `default = "kernel"
 [sources]
 batch = { ip = "198.51.100.64", ports = "44999-40000" }

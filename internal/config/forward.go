@@ -137,7 +137,7 @@ func (d *decoder) forwardUse(n *node, k map[string]*node, l *Listener) {
 	case u == (dialer.Use{}):
 		d.fault(n, "remove the listener", "use: a forward that refuses everything is no use")
 		return
-	case u.Source != nil && len(addrsOf(u.Source)) == 0:
+	case u.Source != nil && u.Source.Interface == "" && len(addrsOf(u.Source)) == 0:
 		return // in error
 	case l.To.Addr.IsValid() && !has(u, l.To.Addr.Is4()):
 		d.fault(n, "name a source that has one", "use: %q has no %s address, and the target %s is one", u, family(l.To.Addr.Is4()), l.To.Addr)

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/srcproxy/srcproxy/dialer"
 )
 
 func TestOptions(t *testing.T) {
@@ -12,6 +14,7 @@ func TestOptions(t *testing.T) {
 dsl  = { ip = "198.51.100.10", hold = "5s" }
 wan  = { ip = "198.51.100.11" }
 idle = "198.51.100.12"
+ppp  = { interface = "ppp0" }
 [pools]
 both = { of = ["wan", "198.51.100.8"] }
 [[rules]]
@@ -36,11 +39,14 @@ use = "198.51.100.5"
 	if got := c.Options("wan"); got != (SourceOptions{}) || len(c.SourceOptions) != 1 {
 		t.Errorf("options of wan: got %v, of %d sources", got, len(c.SourceOptions))
 	}
+	if got := c.Sources[3]; got.Interface != "ppp0" || !has(dialer.Use{Source: got}, true) || !has(dialer.Use{Source: got}, false) {
+		t.Errorf("ppp: got %+v, want a source of ppp0 that may have both families", got)
+	}
 	var got []string
 	for _, s := range c.AllSources() {
 		got = append(got, s.Name)
 	}
-	want := []string{"dsl", "wan", "idle", "198.51.100.5", "198.51.100.6", "198.51.100.7", "198.51.100.8", "198.51.100.9"}
+	want := []string{"dsl", "wan", "idle", "ppp", "198.51.100.5", "198.51.100.6", "198.51.100.7", "198.51.100.8", "198.51.100.9"}
 	if !slices.Equal(got, want) {
 		t.Errorf("all sources: got %q, want %q", got, want)
 	}

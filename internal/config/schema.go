@@ -86,6 +86,7 @@ var schema = map[table][]key{
 	},
 	sourceTable: {
 		{name: "ip", want: `an address, a prefix or a range "lo-hi" in quotes, or a list of one address per family`},
+		{name: "interface", want: "the name of an interface in quotes"},
 		{name: "ports", want: wantRange},
 		{name: "freebind", want: wantBool},
 		{name: "hold", want: wantDuration},

@@ -67,15 +67,37 @@ func (d *decoder) source(n *node, s *dialer.Source) {
 		return
 	}
 	k := d.keys(n, sourceTable)
-	if k["ip"] == nil {
-		d.faultKey(n, `write ip = "198.51.100.10"`, "source %q has no ip", n.key)
-	} else {
-		d.addresses(k["ip"], s)
+	switch ip, link := k["ip"], k["interface"]; {
+	case link != nil && (ip != nil || k["freebind"] != nil):
+		d.faultKey(link, "leave one of them out", "source %q: interface takes whatever address the link has: ip and freebind cannot stand beside it", n.key)
+	case link != nil:
+		s.Interface = d.link(link)
+	case ip == nil:
+		d.faultKey(n, `write ip = "198.51.100.10", or interface = "ppp0" for whatever address that has`, "source %q has no ip", n.key)
+	default:
+		d.addresses(ip, s)
 	}
 	d.options(k, s)
 	s.Ports, _ = d.portRange(k["ports"])
 	s.FreeBind = d.boolean(k["freebind"], false)
 }
+
+// link reads the name of an interface.
+func (d *decoder) link(n *node) string {
+	s, ok := d.text(n)
+	if !ok {
+		return ""
+	}
+	if len(s) > maxLinkName || strings.ContainsAny(s, "/: \t\n") || s == "." || s == ".." {
+		d.fault(n, "ip link shows their names", "%s: %q cannot name an interface", n.spec.name, s)
+		return ""
+	}
+	return s
+}
+
+// maxLinkName is how long the name of an interface can be (IFNAMSIZ of linux/if.h,
+// without the NUL at its end).
+const maxLinkName = 15
 
 func (d *decoder) addresses(n *node, s *dialer.Source) {
 	for _, e := range d.elements(n, textKind) {
@@ -237,6 +259,8 @@ func (d *decoder) useWords() []string {
 // has reports whether flows of a family can leave from u.
 func has(u dialer.Use, is4 bool) bool {
 	switch {
+	case u.Source != nil && u.Source.Interface != "":
+		return true // it may
 	case u.Source != nil:
 		return slices.ContainsFunc(addrsOf(u.Source), func(a netip.Addr) bool { return a.Is4() == is4 })
 	case u.Pool != nil:

@@ -16,6 +16,14 @@ var (
 	errNoRoute   = errors.New("has no local route; is the link down?")
 )
 
+// The reasons for which a link has no address to follow.
+var (
+	errNoLink   = errors.New("is not there")
+	errLinkDown = errors.New("is down")
+	errNoIPv4   = errors.New("has no global IPv4 address")
+	errNoIPv6   = errors.New("has no global IPv6 address that is neither temporary nor deprecated")
+)
+
 // whereabouts tells why a, which is not local, is not.
 func whereabouts(now *host.Snapshot, a netip.Addr) error {
 	i := slices.IndexFunc(now.Addresses(), func(x host.Address) bool { return x.Addr == a })
@@ -31,4 +39,18 @@ func whereabouts(now *host.Snapshot, a netip.Addr) error {
 		reason = errTentative
 	}
 	return fmt.Errorf("(%s) %w", x.Link, reason)
+}
+
+// linkAbsence tells why a link has no address to follow.
+func linkAbsence(now *host.Snapshot, link string, is4 bool) error {
+	i := slices.IndexFunc(now.Links(), func(l host.Link) bool { return l.Name == link })
+	switch {
+	case i < 0:
+		return errNoLink
+	case !now.Links()[i].Up:
+		return errLinkDown
+	case is4:
+		return errNoIPv4
+	}
+	return errNoIPv6
 }

@@ -32,9 +32,10 @@ func (c Condition) MarshalText() ([]byte, error) { return []byte(c.String()), ni
 // A Status is how one source does in one family: a source with an address of each has
 // two of them.
 type Status struct {
-	Name   string    `json:"name"`
-	Addr   string    `json:"addr"` // its address, prefix or range
-	State  Condition `json:"state"`
-	Since  time.Time `json:"since"`            // when it came into that state, or was first seen
-	Reason string    `json:"reason,omitempty"` // why it is not up
+	Name      string    `json:"name"`
+	Addr      string    `json:"addr"`                // its address, prefix or range; of a link without one, the link
+	Interface string    `json:"interface,omitempty"` // the link whose address it has
+	State     Condition `json:"state"`
+	Since     time.Time `json:"since"`            // when it came into that state, or was first seen
+	Reason    string    `json:"reason,omitempty"` // why it is not up
 }

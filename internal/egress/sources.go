@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -103,9 +104,11 @@ func (s *Sources) SetProbe(name string, a netip.Addr, err error) {
 func (s *Sources) Status() []Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make([]Status, len(s.states))
-	for i, x := range s.states {
-		out[i] = x.status()
+	out := make([]Status, 0, len(s.states))
+	for _, x := range s.states {
+		if !s.hidden(x) {
+			out = append(out, x.status())
+		}
 	}
 	return out
 }
@@ -179,21 +182,30 @@ func (s *Sources) refusal(name string, is4 bool) error {
 // judge brings all states up to date, and tells of those that changed. Mu is held.
 func (s *Sources) judge() {
 	now, at := s.Host.Now(), time.Now()
-	changed := false
+	var changed []*state
 	refused := make(map[place]error)
 	for _, x := range s.states {
 		if x.judge(now, at) {
-			changed = true
-			s.tell(x)
+			changed = append(changed, x)
 		}
 		if err := x.refusal(); err != nil {
 			refused[x.place] = err
 		}
 	}
 	s.refused.Store(&refused)
-	if changed {
+	for _, x := range changed {
+		if !s.hidden(x) {
+			s.tell(x)
+		}
+	}
+	if len(changed) > 0 {
 		s.broadcast()
 	}
+}
+
+// hidden reports whether nobody wants to know of x.
+func (s *Sources) hidden(x *state) bool {
+	return x.source.Interface != "" && slices.ContainsFunc(s.states, x.hides)
 }
 
 // tell logs the state of x.
@@ -201,7 +213,7 @@ func (s *Sources) tell(x *state) {
 	if s.Log == nil {
 		return
 	}
-	args := []any{"source", x.name, "addr", x.text, "state", x.state.String()}
+	args := []any{"source", x.name, "addr", x.where(), "state", x.state.String()}
 	if x.state == Up {
 		s.Log.Info("source changed", args...)
 		return

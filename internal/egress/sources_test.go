@@ -97,6 +97,10 @@ func single(name string, addrs ...string) egress.Source {
 	return egress.Source{Source: s}
 }
 
+func following(name, link string) egress.Source {
+	return egress.Source{Source: &dialer.Source{Name: name, Interface: link}}
+}
+
 func prefixed(name, prefix string) egress.Source {
 	return egress.Source{Source: &dialer.Source{Name: name, Prefix: netip.MustParsePrefix(prefix)}}
 }
@@ -153,6 +157,18 @@ func TestConditions(t *testing.T) {
 			"none of a range", ranged("batch", "198.51.100.64", "198.51.100.95"), []string{"198.51.100.70"}, []string{"198.51.100.96"},
 			"batch 198.51.100.64-198.51.100.95 down: no address of 198.51.100.64-198.51.100.95 is on this host",
 		},
+		{"link", following("dsl", "eth0"), nil, []string{"198.51.100.10"}, "dsl 198.51.100.10 up"},
+		{"link of IPv6", following("dsl", "eth0"), nil, []string{"2001:db8::10"}, "dsl 2001:db8::10 up"},
+		{"link of both", following("dsl", "eth0"), nil, []string{"198.51.100.10", "2001:db8::10"}, "dsl 198.51.100.10 up\ndsl 2001:db8::10 up"},
+		{"link with another address", following("dsl", "eth0"), []string{"198.51.100.10"}, []string{"198.51.100.11"}, "dsl 198.51.100.11 up"},
+		{
+			"link that lost a family", following("dsl", "eth0"),
+			[]string{"198.51.100.10", "2001:db8::10"},
+			[]string{"198.51.100.10"},
+			"dsl 198.51.100.10 up\ndsl 2001:db8::10 down: eth0 has no global IPv6 address that is neither temporary nor deprecated",
+		},
+		{"link without an address", following("dsl", "eth0"), nil, nil, "dsl eth0 waiting: eth0 has no global IPv4 address"},
+		{"no such link", following("dsl", "ppp0"), nil, []string{"198.51.100.10"}, "dsl ppp0 waiting: ppp0 is not there"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := newFakeHost(tt.before...)
@@ -187,6 +203,33 @@ level=WARN msg="source changed" source=wan addr=198.51.100.10 state=down err="19
 level=INFO msg="source changed" source=mail addr=198.51.100.25 state=up
 level=WARN msg="source changed" source=mail addr=198.51.100.25 state=down err="probe timed out"
 level=INFO msg="source changed" source=mail addr=198.51.100.25 state=up
+`
+		if got := log.String(); got != want {
+			t.Errorf("got\n%swant\n%s", got, want)
+		}
+	})
+}
+
+// TestLogOfLink tells of families that the link has, and of a new address.
+func TestLogOfLink(t *testing.T) {
+	h := newFakeHost()
+	lived(t, h, func(t *testing.T, s *egress.Sources, log *bytes.Buffer) {
+		s.Set([]egress.Source{following("dsl", "eth0")})
+		for _, a := range []string{"198.51.100.10", "198.51.100.11"} {
+			h.set(a)
+			synctest.Wait()
+			s.SetProbe("dsl", netip.MustParseAddr(a), errors.New("probe timed out"))
+		}
+		h.set("198.51.100.11")
+		synctest.Wait()
+		h.set("2001:db8::10")
+		synctest.Wait()
+		want := `level=WARN msg="source changed" source=dsl addr=eth0 state=waiting err="eth0 has no global IPv4 address"
+level=INFO msg="source changed" source=dsl addr=198.51.100.10 state=up
+level=WARN msg="source changed" source=dsl addr=198.51.100.10 state=down err="probe timed out"
+level=INFO msg="source changed" source=dsl addr=198.51.100.11 state=up
+level=WARN msg="source changed" source=dsl addr=198.51.100.11 state=down err="probe timed out"
+level=INFO msg="source changed" source=dsl addr=2001:db8::10 state=up
 `
 		if got := log.String(); got != want {
 			t.Errorf("got\n%swant\n%s", got, want)

@@ -14,7 +14,8 @@ import (
 type state struct {
 	place
 	source *dialer.Source
-	text   string // its address, prefix or range
+	text   string     // its addresses as the configuration has them, or its link
+	addr   netip.Addr // the one that it has now; not valid when it is a prefix, a range, or a link without one
 
 	state  Condition
 	reason error // nil while up
@@ -35,20 +36,17 @@ func statesOf(src *dialer.Source) []*state {
 		return []*state{one(src.First, fmt.Sprintf("%v-%v", src.First, src.Last))}
 	}
 	var out []*state
-	for _, a := range src.Addrs {
-		out = append(out, one(a, a.String()))
-	}
-	return out
-}
-
-// addr returns the one address of x; the zero Addr when it is a prefix or a range.
-func (x *state) addr() netip.Addr {
-	for _, a := range x.source.Addrs {
-		if a.Is4() == x.is4 {
-			return a
+	if src.Interface != "" {
+		for _, is4 := range []bool{true, false} {
+			out = append(out, &state{place: place{src.Name, is4}, source: src, text: src.Interface})
 		}
 	}
-	return netip.Addr{}
+	for _, a := range src.Addrs {
+		x := one(a, a.String())
+		x.addr = a
+		out = append(out, x)
+	}
+	return out
 }
 
 // has reports whether a is an address of x.
@@ -59,7 +57,7 @@ func (x *state) has(a netip.Addr) bool {
 	case src.First.IsValid():
 		return within(src, a)
 	}
-	return x.addr() == a
+	return x.addr == a
 }
 
 func within(src *dialer.Source, a netip.Addr) bool {
@@ -68,15 +66,30 @@ func within(src *dialer.Source, a netip.Addr) bool {
 
 // judge brings x up to date, and reports whether that is worth telling.
 func (x *state) judge(now *host.Snapshot, at time.Time) bool {
+	moved := x.follow(now)
 	c, reason := x.condition(now)
 	x.reason = reason
 	x.seen = x.seen || c == Up
 	first := x.since.IsZero()
-	if c == x.state && !first {
+	if c == x.state && !first && !moved {
 		return false
 	}
 	x.state, x.since = c, at
 	return !first || c != Up
+}
+
+// follow takes the address that the link of x has now, and reports whether that is
+// another one. What a probe found counts for the one before.
+func (x *state) follow(now *host.Snapshot) (moved bool) {
+	if x.source.Interface == "" {
+		return false
+	}
+	a := now.LinkAddr(x.source.Interface, x.is4)
+	if a == x.addr || !a.IsValid() { // gone: probe and name of the last one still tell something
+		return false
+	}
+	x.addr, x.probe = a, nil
+	return true
 }
 
 func (x *state) condition(now *host.Snapshot) (Condition, error) {
@@ -104,11 +117,13 @@ func (x *state) absence(now *host.Snapshot) (Condition, error) {
 		}
 		return x.away(), fmt.Errorf("no address of %s is on this host", x.text)
 	}
-	a := x.addr()
-	if now.Local(a) {
+	if src.Interface != "" && now.LinkAddr(src.Interface, x.is4) != x.addr || !x.addr.IsValid() {
+		return x.away(), fmt.Errorf("%s %w", src.Interface, linkAbsence(now, src.Interface, x.is4))
+	}
+	if now.Local(x.addr) {
 		return Up, nil
 	}
-	return x.away(), fmt.Errorf("%v %w", a, whereabouts(now, a))
+	return x.away(), fmt.Errorf("%v %w", x.addr, whereabouts(now, x.addr))
 }
 
 // away is the condition of a source without an address.
@@ -127,8 +142,22 @@ func (x *state) refusal() error {
 	return x.probe
 }
 
+// hides reports whether x is a family that its link never had, with y the other family
+// of the same source. One of the two is shown in any case.
+func (x *state) hides(y *state) bool {
+	return x.source.Interface != "" && !x.seen && y.source == x.source && y.is4 != x.is4 && (y.seen || y.is4)
+}
+
+// where is the address of x in words.
+func (x *state) where() string {
+	if x.addr.IsValid() {
+		return x.addr.String()
+	}
+	return x.text
+}
+
 func (x *state) status() Status {
-	s := Status{Name: x.name, Addr: x.text, State: x.state, Since: x.since}
+	s := Status{Name: x.name, Addr: x.where(), Interface: x.source.Interface, State: x.state, Since: x.since}
 	if x.reason != nil {
 		s.Reason = x.reason.Error()
 	}

@@ -189,6 +189,8 @@ func (c *checker) source(s *dialer.Source, at place) {
 		c.prefix(s, at)
 	case s.First.IsValid():
 		c.addressRange(s, at)
+	case s.Interface != "":
+		c.link(s, at)
 	default:
 		for _, a := range s.Addrs {
 			c.address(s, a, at)
@@ -203,6 +205,18 @@ func (c *checker) prefix(s *dialer.Source, at place) {
 	}
 	c.add(Warning, at, []string{addLocalRoute(s.Prefix)},
 		"source %q: %v has no local route, so replies to its addresses do not reach this program", s.Name, s.Prefix)
+}
+
+// link warns of a source whose link has no address that it could follow.
+func (c *checker) link(s *dialer.Source, at place) {
+	if c.host.LinkAddr(s.Interface, true).IsValid() || c.host.LinkAddr(s.Interface, false).IsValid() {
+		return
+	}
+	if !c.host.HasLink(s.Interface) {
+		c.add(Warning, at, nil, "source %q: there is no interface %s on this host; flows are refused until it comes", s.Name, s.Interface)
+		return
+	}
+	c.add(Warning, at, nil, "source %q: %s has no address to send from; flows are refused until it has one", s.Name, s.Interface)
 }
 
 func (c *checker) address(s *dialer.Source, a netip.Addr, at place) {

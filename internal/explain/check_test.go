@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -131,6 +132,33 @@ func TestCheck(t *testing.T) {
 				t.Errorf("failed when strict: got %v, want %v", got, tt.strict)
 			}
 		})
+	}
+}
+
+func TestCheckInterface(t *testing.T) {
+	var got []string
+	for _, f := range check(t, `default = "up"
+[sources]
+up    = { interface = "eth0" }
+empty = { interface = "lo" }
+none  = { interface = "ppp0" }
+[pools]
+all = { of = ["up", "empty", "none"] }
+[[rules]]
+to  = "203.0.113.0/24"
+use = "all"
+[[listen]]
+tcp = "127.0.0.1:2525"
+to  = "203.0.113.25:25"
+`, facts()).Findings {
+		got = append(got, f.Position+": "+f.Text)
+	}
+	want := []string{
+		`config.toml:4: source "empty": lo has no address to send from; flows are refused until it has one`,
+		`config.toml:5: source "none": there is no interface ppp0 on this host; flows are refused until it comes`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

@@ -96,7 +96,7 @@ func (s *Settings) fixedRoute(port uint16) (*route, error) {
 	if dec.Err != nil {
 		return nil, dec.Err
 	}
-	if dec.Use.Pool != nil || dec.Source != nil && len(dec.Source.Addrs) == 0 {
+	if dec.Use.Pool != nil || dec.Source != nil && len(dec.Source.Addrs) == 0 && dec.Source.Interface == "" {
 		return nil, nil
 	}
 	return routeOf(&dec, q.Dst, fixed), nil
