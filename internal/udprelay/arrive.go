@@ -34,9 +34,9 @@ func (e *Engine) distribute(now time.Duration, t *trunk, m *pktinfo.Message) *fl
 		v.flow.use(now)
 		return v.flow
 	case v.inbound == nil:
-		e.counters.drop(v.drop, 1)
+		t.owner.counts.drop(v.drop, 1)
 	case !v.inbound.arrive(arrival{bytes.Clone(m.Buf[:m.N]), v.call, t.owner.leg(&m.Addr, 0)}):
-		e.counters.drop(Waiting, 1)
+		t.owner.counts.drop(Waiting, 1)
 	}
 	return nil
 }

@@ -88,6 +88,7 @@ const defaultMaxDestinations = 4096
 type Association struct {
 	engine     *Engine
 	settings   *AssociateSettings
+	counts     *counters
 	relay      *pktinfo.Conn // towards the client
 	addr       netip.AddrPort
 	client     netip.Addr
@@ -116,6 +117,7 @@ func (e *Engine) Associate(ctx context.Context, s *AssociateSettings) (*Associat
 	a := &Association{
 		engine:       e,
 		settings:     s,
+		counts:       e.tallies.of(s.Flow.Listener),
 		client:       s.Flow.Client.Addr().Unmap().WithZone(""),
 		exits:        make(map[exitKey]*exit),
 		destinations: make(map[netip.AddrPort]*destination),
@@ -213,6 +215,15 @@ func (a *Association) Close() error {
 	return err
 }
 
+// lost is what the kernel has dropped on the sockets of a. Engine.mu is held.
+func (a *Association) lost() uint64 {
+	n := lost(a.relay)
+	for _, x := range a.exits {
+		n += lost(x.conn)
+	}
+	return n
+}
+
 func (a *Association) end() error {
 	e := a.engine
 	a.mu.Lock()
@@ -222,12 +233,14 @@ func (a *Association) end() error {
 	}
 	a.closed = true
 	a.cancel()
-	e.counters.destinations.Add(-int64(a.queue.len))
+	e.destinations.Add(-int64(a.queue.len))
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.associations.leave(a)
+	a.counts.overflow(a.relay)
 	err := a.relay.Close()
 	for _, x := range a.exits {
+		a.counts.overflow(x.conn)
 		err = errors.Join(err, x.conn.Close())
 	}
 	return err

@@ -93,7 +93,7 @@ func (x *exit) open() (*pktinfo.Conn, error) {
 		MTUDiscover: pktinfo.MTUDiscoverDont,
 		FreeBind:    x.key.freeBind,
 		Errors:      true, // so that those of one destination do not fail a datagram to another
-		OnError:     func(pktinfo.SocketError) { e.counters.icmp.Add(1) },
+		OnError:     func(pktinfo.SocketError) { x.association.counts.icmp.Add(1) },
 		Control:     e.control,
 	}
 	if x.key.ports.IsZero() {

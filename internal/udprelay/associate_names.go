@@ -86,15 +86,15 @@ func (a *Association) lookUp(g *socks.Datagram) (*associateName, *destination) {
 	n := a.names[g.Dst]
 	switch {
 	case a.closed:
-		e.counters.drop(Draining, 1)
+		a.counts.drop(Draining, 1)
 		return nil, nil
 	case n != nil && n.resolved():
 		return n, n.destination
 	case n != nil && !n.resolving && e.now() < n.retry:
-		e.counters.drop(n.reason, 1)
+		a.counts.drop(n.reason, 1)
 		return nil, nil
 	case a.isFull(n, len(g.Payload)):
-		e.counters.drop(Waiting, 1)
+		a.counts.drop(Waiting, 1)
 		return nil, nil
 	}
 	if n == nil {
@@ -138,7 +138,7 @@ func (a *Association) dropName() {
 		}
 		delete(a.names, key)
 		delete(a.headers, n.header)
-		a.engine.counters.evicted.Add(1)
+		a.counts.evicted.Add(1)
 		return
 	}
 }

@@ -18,7 +18,7 @@ type destination struct {
 	addr    pktinfo.Addr
 	hole    *hole
 	name    *associateName // nil: the client names it by its address
-	source  string         // its name
+	traffic *traffic       // of its source
 	foreign bool           // the source need not be on this host
 
 	last atomic.Int64 // when the last datagram went, in nanoseconds of Engine.now
@@ -34,6 +34,7 @@ func (d *destination) lastUsed() int64 { return max(d.last.Load(), d.hole.last.L
 // hole is a place in the filter by which answers come in. Destinations share it.
 type hole struct {
 	destinations int          // under Association.mu
+	traffic      *traffic     // of the destination that made it
 	last         atomic.Int64 // when the last answer came
 }
 
@@ -79,7 +80,7 @@ func (a *Association) admit(q *dialer.Flow, dec *dialer.Decision, name *associat
 		exit:    x,
 		addr:    pktinfo.Addr{Peer: r.peer, Local: r.source},
 		name:    name,
-		source:  r.name,
+		traffic: a.counts.of(r.name),
 		foreign: r.freeBind,
 	}
 	d.last.Store(int64(a.engine.now()))
@@ -95,9 +96,9 @@ func (a *Association) makeRoom() {
 		limit = defaultMaxDestinations
 	}
 	e := a.engine
-	for a.queue.len > 0 && (a.queue.len >= limit || e.counters.destinations.Load() >= int64(e.limit())) {
+	for a.queue.len > 0 && (a.queue.len >= limit || e.destinations.Load() >= int64(e.limit())) {
 		a.forget(a.queue.oldest())
-		e.counters.evicted.Add(1)
+		a.counts.evicted.Add(1)
 	}
 }
 
@@ -111,13 +112,13 @@ func (a *Association) remember(d *destination) {
 	p := a.settings.Filter.place(d.addr.Peer, d.addr.Local)
 	h := d.exit.sent[p]
 	if h == nil {
-		h = new(hole)
+		h = &hole{traffic: d.traffic}
 		d.exit.sent[p] = h
 	}
 	h.destinations++
 	d.hole = h
 	a.queue.push(d)
-	a.engine.counters.destinations.Add(1)
+	a.engine.destinations.Add(1)
 }
 
 // forget makes the next datagram to d be decided anew, and closes the filter where
@@ -136,7 +137,7 @@ func (a *Association) forget(d *destination) {
 		delete(d.exit.sent, a.settings.Filter.place(d.addr.Peer, d.addr.Local))
 	}
 	a.queue.remove(d)
-	a.engine.counters.destinations.Add(-1)
+	a.engine.destinations.Add(-1)
 }
 
 // unsent deals with a datagram to d that could not be sent. Where that is because its
@@ -156,10 +157,10 @@ func (a *Association) unsent(d *destination, err error) {
 func (a *Association) refuse(q *dialer.Flow, dec *dialer.Decision, began time.Time, err error, n int) {
 	e := a.engine
 	if errors.Is(err, errDraining) {
-		e.counters.drop(Draining, n)
+		a.counts.drop(Draining, n)
 		return
 	}
-	e.counters.drop(dropFor(err), n)
+	a.counts.drop(dropFor(err), n)
 	if !e.refusals.allow(refusal{a.client, q.Listener, dec.Rule}, e.now()) {
 		return
 	}

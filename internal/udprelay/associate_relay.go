@@ -30,7 +30,7 @@ func (a *Association) ask(b *batch, n int) {
 
 // take returns where the payload of m goes, or nil where it goes nowhere now.
 func (a *Association) take(m *pktinfo.Message) (*destination, []byte) {
-	drop := a.engine.counters.drop
+	drop := a.counts.drop
 	if !a.isClient(&m.Addr) {
 		drop(NotClient, 1)
 		return nil, nil
@@ -109,15 +109,14 @@ func (a *Association) send(ms []pktinfo.Message, of []*destination) {
 		for k < len(ms) && of[k].exit == of[0].exit {
 			k++
 		}
-		a.deliver(of[0].exit.conn, ms[:k], of[:k], up)
+		a.deliver(of[0].exit.conn, ms[:k], of[:k], nil, up)
 		ms, of = ms[k:], of[k:]
 	}
 }
 
-// deliver writes ms to c; of are their destinations on the way up. One that cannot be
-// sent does not stop those behind it.
-func (a *Association) deliver(c *pktinfo.Conn, ms []pktinfo.Message, of []*destination, w way) {
-	e := a.engine
+// deliver writes ms to c; of are their destinations on the way up, and by the holes by
+// which they came on the way down. One that cannot be sent does not stop those behind it.
+func (a *Association) deliver(c *pktinfo.Conn, ms []pktinfo.Message, of []*destination, by []*hole, w way) {
 	for i := range ms {
 		ms[i].TrafficClass = a.settings.DSCP << 2
 	}
@@ -125,32 +124,35 @@ func (a *Association) deliver(c *pktinfo.Conn, ms []pktinfo.Message, of []*desti
 		n, err := c.WriteBatch(ms)
 		n = min(n, len(ms))
 		for i := range n {
-			a.sent(w, &ms[i])
+			if w == up {
+				of[i].traffic.relayed[up].Add(1)
+				a.entry.Up.Add(int64(ms[i].N))
+			} else {
+				by[i].traffic.relayed[down].Add(1)
+				a.entry.Down.Add(payloadOf(&ms[i]))
+			}
 		}
-		e.counters.relayed[w].Add(uint64(n))
 		if err == nil || n == len(ms) {
 			return
 		}
-		e.counters.drop(Unsent, 1)
+		a.counts.drop(Unsent, 1)
 		if w == up {
 			a.unsent(of[n], err)
 			of = of[n+1:]
+		} else {
+			by = by[n+1:]
 		}
 		ms = ms[n+1:]
 	}
 }
 
-// sent counts the payload of m.
-func (a *Association) sent(w way, m *pktinfo.Message) {
-	if w == up {
-		a.entry.Up.Add(int64(m.N))
-		return
-	}
+// payloadOf is how many bytes m has behind its header.
+func payloadOf(m *pktinfo.Message) int64 {
 	header := headerIPv4
 	if m.Buf[3] != 1 { // ATYP
 		header = headerIPv6
 	}
-	a.entry.Down.Add(int64(m.N - header))
+	return int64(m.N - header)
 }
 
 // The lengths of a header with an address (RFC 1928 section 7).
@@ -191,7 +193,8 @@ func (x *exit) receive() error {
 	if err != nil {
 		return err
 	}
-	k := x.admitted(b, n)
+	var by [batchSize]*hole
+	k := x.admitted(b, n, &by)
 	for i := range k {
 		wrap(&b.out[i])
 	}
@@ -199,13 +202,14 @@ func (x *exit) receive() error {
 		for i := range k {
 			b.out[i].Addr = *peer
 		}
-		a.deliver(a.relay, b.out[:k], nil, down)
+		a.deliver(a.relay, b.out[:k], nil, by[:k], down)
 	}
 	return nil
 }
 
-// admitted puts those of ms[:n] that the filter lets in into out, and counts the others.
-func (x *exit) admitted(b *batch, n int) (k int) {
+// admitted puts those of ms[:n] that the filter lets in into out, and the holes by which
+// they come into by. It counts the others.
+func (x *exit) admitted(b *batch, n int, by *[batchSize]*hole) (k int) {
 	a := x.association
 	now := int64(a.engine.now())
 	a.mu.RLock()
@@ -215,14 +219,14 @@ func (x *exit) admitted(b *batch, n int) (k int) {
 		h := x.holeFor(&m.Addr)
 		switch {
 		case h == nil:
-			a.engine.counters.drop(Stranger, 1)
+			a.counts.drop(Stranger, 1)
 			continue
 		case m.Truncated:
-			a.engine.counters.drop(Truncated, 1)
+			a.counts.drop(Truncated, 1)
 			continue
 		}
 		h.last.Store(now)
-		b.out[k] = *m
+		b.out[k], by[k] = *m, h
 		k++
 	}
 	return k

@@ -126,7 +126,6 @@ func (e *Engine) deliver(c *pktinfo.Conn, ms []pktinfo.Message, of []*flow, w wa
 		for i := range n {
 			of[i].sent(w, ms[i].N)
 		}
-		e.counters.relayed[w].Add(uint64(n))
 		if err == nil || n == len(ms) {
 			return
 		}

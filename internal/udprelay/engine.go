@@ -45,7 +45,7 @@ type Engine struct {
 	Log *slog.Logger
 
 	maxFlows atomic.Int64
-	counters counters
+	tallies  tallies
 	refusals limiter
 	batches  sync.Pool
 	inUse    chan struct{}  // one for each batch in use
@@ -68,6 +68,7 @@ type Engine struct {
 	groups    map[groupKey]*group
 
 	associations associations
+	destinations atomic.Int64 // of associations, now
 
 	ended []ending // to be told to the registry once mu is free
 }
@@ -276,7 +277,7 @@ func (e *Engine) oldest(listener string) *flow {
 // evict ends fl to make room.
 func (e *Engine) evict(fl *flow) {
 	if fl != nil {
-		e.counters.evicted.Add(1)
+		fl.forward.counts().evicted.Add(1)
 		e.remove(fl, ErrEvicted)
 	}
 }

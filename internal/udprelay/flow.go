@@ -42,6 +42,7 @@ type flow struct {
 	forward *Forward
 	owner   *owner
 	entry   *flows.Flow
+	traffic *traffic
 	legs    [2]leg
 
 	last     atomic.Int64 // when the last datagram came, in nanoseconds of Engine.now
@@ -71,6 +72,7 @@ func (fl *flow) lastUsed() time.Duration { return time.Duration(fl.last.Load()) 
 
 // sent counts a datagram of n bytes.
 func (fl *flow) sent(w way, n int) {
+	fl.traffic.relayed[w].Add(1)
 	if w == up {
 		fl.entry.Up.Add(int64(n))
 	} else {
@@ -82,7 +84,7 @@ func (fl *flow) sent(w way, n int) {
 // no longer on this host, the flow ends, and the client's next datagram is decided anew.
 func (fl *flow) unsent(w way, err error) {
 	e := fl.forward.engine
-	e.counters.drop(Unsent, 1)
+	fl.forward.counts().drop(Unsent, 1)
 	source := fl.legs[up].addr.Local
 	if w == up && source.IsValid() && !fl.foreign && hasGone(err, source) {
 		e.end(fl, fmt.Errorf("source %q: %w: %w", fl.entry.Source, flows.ErrSourceDown, err))

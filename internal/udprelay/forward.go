@@ -22,6 +22,7 @@ type Forward struct {
 	ctx        context.Context
 	cancel     context.CancelFunc
 	settings   atomic.Pointer[Settings]
+	counted    atomic.Pointer[counters] // of its listener
 	draining   atomic.Bool
 	goroutines sync.WaitGroup
 	names      names
@@ -53,7 +54,7 @@ func newForward(ctx context.Context, e *Engine, c *pktinfo.Conn, s *Settings) *F
 	}
 	f.ctx, f.cancel = context.WithCancel(ctx)
 	f.names.waiting = make(map[key]*waiting)
-	f.settings.Store(s)
+	f.put(s)
 	return f
 }
 
@@ -77,12 +78,19 @@ func (f *Forward) Serve() {
 // Set gives f new settings for the flows that start from now on. Live ones keep their
 // decision.
 func (f *Forward) Set(s *Settings) {
-	f.settings.Store(s)
+	f.put(s)
 	f.names.retry()
 	f.adopt(s)
 	f.age(s)
 	f.engine.hurry()
 }
+
+func (f *Forward) put(s *Settings) {
+	f.settings.Store(s)
+	f.counted.Store(f.engine.tallies.of(s.Name))
+}
+
+func (f *Forward) counts() *counters { return f.counted.Load() }
 
 // Drain takes no new clients any more; flows go on. It cannot be undone.
 func (f *Forward) Drain() { f.draining.Store(true) }
@@ -117,6 +125,7 @@ func (f *Forward) end(reason error) bool {
 		return false
 	}
 	f.closed = true
+	f.counts().overflow(f.conn)
 	delete(e.forwards, f)
 	for len(f.idle) > 0 {
 		e.remove(f.idle[0], reason)
@@ -148,7 +157,7 @@ func (f *Forward) ask(b *batch, n int) {
 	f.mu.RUnlock()
 	for i := range n {
 		if b.ms[i].Truncated {
-			f.engine.counters.drop(Truncated, 1)
+			f.counts().drop(Truncated, 1)
 			b.flows[i] = nil
 			continue
 		}

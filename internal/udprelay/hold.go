@@ -91,6 +91,7 @@ func (f *Forward) holdRoute(s *Settings, r *route, err error) error {
 	}
 	var held *owner
 	if r != nil {
+		r.counts = f.counts()
 		held, err = e.pin(r, f, s.ShareSIP)
 	}
 	f.missing, f.again = err != nil, e.now()+holdEvery

@@ -74,12 +74,12 @@ func (f *Forward) wait(o *opening, b []byte) {
 	w := n.waiting[o.key]
 	switch {
 	case w == nil && f.engine.now() < n.paused:
-		f.engine.counters.drop(Unresolved, 1)
+		f.counts().drop(Unresolved, 1)
 		return
 	case w == nil && len(n.waiting) >= maxWaiting,
 		w != nil && len(w.datagrams) >= maxQueued,
 		n.bytes+len(b) > maxQueuedBytes:
-		f.engine.counters.drop(Waiting, 1)
+		f.counts().drop(Waiting, 1)
 		return
 	}
 	if w == nil {

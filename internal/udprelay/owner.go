@@ -19,6 +19,7 @@ import (
 // that come in belong to the flow with their peer.
 type owner struct {
 	engine *Engine
+	counts *counters // of the listener that has opened it
 	conn   *pktinfo.Conn
 	at     netip.AddrPort
 	fixed  bool
@@ -42,7 +43,8 @@ type route struct {
 	port     uint16     // zero when it is free
 	ports    dialer.PortRange
 	freeBind bool
-	share    bool // the peer with other flows, if the port is fixed
+	share    bool      // the peer with other flows, if the port is fixed
+	counts   *counters // of the listener that asks
 }
 
 // routeOf returns what dec, the decision for a flow to peer, asks for.
@@ -243,7 +245,7 @@ func explain(err error, r *route, at netip.AddrPort) error {
 
 // open opens a socket on that port of the source, zero for any, and reads from it.
 func (e *Engine) open(r *route, port uint16) (*owner, error) {
-	o := &owner{engine: e, done: make(chan struct{}), peers: make(map[netip.AddrPort]*flow)}
+	o := &owner{engine: e, counts: r.counts, done: make(chan struct{}), peers: make(map[netip.AddrPort]*flow)}
 	lc := pktinfo.ListenConfig{
 		ReadBuffer:  ownerBuffer,
 		WriteBuffer: ownerBuffer,
@@ -299,6 +301,7 @@ func (e *Engine) release(o *owner) {
 	if o.fixed {
 		e.closing[o.at] = o
 	}
+	o.counts.overflow(o.conn)
 	_ = o.conn.Close() // a datagram socket has nothing left to say
 }
 
@@ -369,12 +372,12 @@ func (o *owner) answer(b *batch, n int) {
 	for i := range n {
 		switch fl := b.flows[i]; {
 		case b.ms[i].Truncated:
-			o.engine.counters.drop(Truncated, 1)
+			o.counts.drop(Truncated, 1)
 			b.flows[i] = nil
 		case fl == nil && trunk != nil:
 			b.flows[i] = o.engine.distribute(now, trunk, &b.ms[i])
 		case fl == nil:
-			o.engine.counters.drop(Stranger, 1)
+			o.counts.drop(Stranger, 1)
 		default:
 			fl.use(now)
 		}
@@ -384,11 +387,14 @@ func (o *owner) answer(b *batch, n int) {
 
 // failed charges an ICMP error to the flow whose datagram caused it.
 func (o *owner) failed(err pktinfo.SocketError) {
-	o.engine.counters.icmp.Add(1)
-	if fl := o.alone(err.Peer); fl != nil {
-		fl.icmp.Add(1)
-		fl.lastICMP.Store(&err)
+	fl := o.alone(err.Peer)
+	if fl == nil {
+		o.counts.icmp.Add(1)
+		return
 	}
+	fl.forward.counts().icmp.Add(1)
+	fl.icmp.Add(1)
+	fl.lastICMP.Store(&err)
 }
 
 // quiet is how long the flow must have been silent whose port is given to another

@@ -183,8 +183,10 @@ func TestOptions(t *testing.T) {
 		d := always(t, dialer.Use{Source: tt.source})
 		p := netip.MustParseAddrPort("127.0.0.1:9")
 		dec := d.Decide(dialer.Flow{Network: "udp", Dst: p})
+		r := routeOf(&dec, p, 0)
+		r.counts = e.tallies.of("the forward")
 		e.mu.Lock()
-		o, err := e.ownerFor(routeOf(&dec, p, 0))
+		o, err := e.ownerFor(r)
 		e.mu.Unlock()
 		if err != nil {
 			t.Fatal(err)

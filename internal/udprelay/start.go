@@ -42,11 +42,11 @@ func (f *Forward) opening(s *Settings, k key, ifIndex int) *opening {
 // the target's name; m is kept then.
 func (f *Forward) start(m *pktinfo.Message) *flow {
 	if f.draining.Load() {
-		f.engine.counters.drop(Draining, 1)
+		f.counts().drop(Draining, 1)
 		return nil
 	}
 	if !m.Addr.Local.IsValid() {
-		f.engine.counters.drop(NoLocal, 1)
+		f.counts().drop(NoLocal, 1)
 		return nil
 	}
 	k := keyOf(&m.Addr)
@@ -86,7 +86,7 @@ func (f *Forward) refuse(o *opening, err error, n int) {
 	reason := Refused
 	switch {
 	case errors.Is(err, errDraining):
-		e.counters.drop(Draining, n)
+		f.counts().drop(Draining, n)
 		return
 	case errors.Is(err, errUnresolved):
 		reason = Unresolved
@@ -94,7 +94,7 @@ func (f *Forward) refuse(o *opening, err error, n int) {
 	if e.refusals.allow(refusal{o.key.client.Addr(), o.settings.Name, o.decision.Rule}, e.now()) {
 		e.Flows.Refuse(o.info(), o.began, err)
 	}
-	e.counters.drop(reason, n)
+	f.counts().drop(reason, n)
 }
 
 // info is what is known of the flow before it has a port.
@@ -121,6 +121,7 @@ func (o *opening) info() flows.Info {
 func (e *Engine) admit(o *opening) (*flow, error) {
 	r := routeOf(&o.decision, o.query.Dst, o.port)
 	r.share = o.settings.ShareSIP && r.port != 0
+	r.counts = o.forward.counts()
 	info := o.info()
 	if !r.source.IsValid() {
 		info.Src = netip.AddrPortFrom(kernelSource(r.peer), 0)
@@ -164,6 +165,7 @@ func (e *Engine) enter(o *opening, own *owner, r *route, info flows.Info) *flow 
 	fl := &flow{forward: f, owner: own, foreign: r.freeBind}
 	fl.legs[up] = leg{own.conn, pktinfo.Addr{Peer: r.peer, Local: r.source}, class}
 	fl.legs[down] = leg{f.conn, pktinfo.Addr{Peer: o.key.client, Local: o.key.asked, IfIndex: o.ifIndex}, class}
+	fl.traffic = e.tallies.of(info.Listener).of(info.Source)
 	fl.use(e.now())
 	fl.entry = e.Flows.Open(info, func(reason error) { e.end(fl, reason) })
 	if _, held := f.pins[own]; !held && o.port != 0 {

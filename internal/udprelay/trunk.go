@@ -113,6 +113,12 @@ func (t *trunk) busy(now time.Duration, fl *flow) bool {
 	return t.table.Active(fl, now)
 }
 
+func (t *trunk) stats() TrunkStats {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return TrunkStats{Listener: t.owner.counts.listener, Addr: t.owner.at, Clients: len(t.flows), SIP: t.table.Stats()}
+}
+
 // sweepEvery is how often the table is rid of what has ended.
 const sweepEvery = 5 * time.Second
 
