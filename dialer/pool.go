@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/srcproxy/srcproxy/internal/rendezvous"
 )
 
 // pool is a Pool in its compiled form.
@@ -32,7 +34,7 @@ func newPool(p *Pool) (*pool, error) {
 		if err := m.Source.check(); err != nil {
 			return nil, fmt.Errorf("pool %q: %w", p.Name, err)
 		}
-		out.ids = append(out.ids, m.Source.id())
+		out.ids = append(out.ids, m.Source.Hash())
 	}
 	return out, nil
 }
@@ -90,7 +92,7 @@ func (c *choice) serves(p *pool, i int, h uint64) bool {
 	if slices.Contains(c.tried, s) || !s.has(c.is4) {
 		return false
 	}
-	a := c.addr(s, mix(h^p.ids[i]))
+	a := c.addr(s, rendezvous.Mix(h^p.ids[i]))
 	return a.IsValid() && (c.state == nil || c.state.Down(s, a) == nil)
 }
 
@@ -108,7 +110,7 @@ func (c *choice) addr(s *Source, h uint64) netip.Addr {
 
 func (c *choice) pickFrom(d *Decision, p *pool, h uint64) {
 	if i := c.member(p, h); i >= 0 {
-		d.Err = c.fill(d, p.Of[i].Source, mix(h^p.ids[i]))
+		d.Err = c.fill(d, p.Of[i].Source, rendezvous.Mix(h^p.ids[i]))
 		return
 	}
 	d.Err = c.nobody(p, h)
@@ -123,7 +125,7 @@ func (c *choice) nobody(p *pool, h uint64) error {
 			continue
 		}
 		var d Decision
-		if err := c.fill(&d, m.Source, mix(h^p.ids[i])); err != nil {
+		if err := c.fill(&d, m.Source, rendezvous.Mix(h^p.ids[i])); err != nil {
 			all = append(all, err)
 		}
 	}
@@ -142,19 +144,20 @@ func (c *choice) member(p *pool, h uint64) int {
 	case Random:
 		return c.nth(p, h, rand.Uint64())
 	case Sticky:
-		return c.least(p, h, func(i int) float64 { return rendezvous(h ^ p.ids[i]) })
+		return c.least(p, h, func(i int) uint64 { return rendezvous.Cost(h^p.ids[i], weight(p.Of[i])) })
 	case LeastConnections:
-		return c.least(p, h, func(i int) float64 { return c.flows(p.Of[i].Source) })
+		return c.least(p, h, func(i int) uint64 { return c.flows(p.Of[i].Source) / weight(p.Of[i]) })
 	}
-	return c.least(p, h, func(int) float64 { return 0 })
+	return c.least(p, h, func(int) uint64 { return 0 })
 }
 
-func (c *choice) flows(s *Source) float64 {
+// flows returns how many live flows leave from s, in units of 2^-32.
+func (c *choice) flows(s *Source) uint64 {
 	if c.state == nil {
 		return 0
 	}
 	// One more than there are, so that weights count among idle members too.
-	return float64(c.state.Flows(s) + 1)
+	return uint64(c.state.Flows(s)+1) << 32
 }
 
 // nth returns the member in whose share n falls, when the members that can serve
@@ -187,27 +190,18 @@ func (c *choice) nth(p *pool, h, n uint64) int {
 
 func weight(m Member) uint64 { return uint64(max(m.Weight, 1)) }
 
-// least returns the member with the smallest cost for its weight; the first of equals.
-func (c *choice) least(p *pool, h uint64, cost func(i int) float64) int {
-	best, bestCost := -1, math.Inf(1)
+// least returns the member with the smallest cost, weights counted; the first of equals.
+func (c *choice) least(p *pool, h uint64, cost func(i int) uint64) int {
+	best, bestCost := -1, uint64(math.MaxUint64)
 	for i := range p.Of {
 		if !c.serves(p, i, h) {
 			continue
 		}
-		if v := cost(i) / float64(weight(p.Of[i])); best < 0 || v < bestCost {
+		if v := cost(i); best < 0 || v < bestCost {
 			best, bestCost = i, v
 		}
 	}
 	return best
-}
-
-// rendezvous is the cost of a member for a key: -ln of a uniform hash. The member
-// with the least cost per weight wins, each as often as its weight says, and a
-// member that falls out moves only its own keys (Schindelhauer and Schomaker,
-// "Weighted Distributed Hash Tables", 2005).
-func rendezvous(h uint64) float64 {
-	const unit = 1.0 / (1 << 53)
-	return -math.Log((float64(mix(h)>>11) + 0.5) * unit)
 }
 
 // hash returns what picks the member of a sticky pool, and the address inside a
@@ -216,7 +210,7 @@ func (p *pool) hash(f *Flow) uint64 {
 	if p.Pick != Sticky {
 		return sessionHash(f)
 	}
-	h := hashSeed
+	h := rendezvous.Seed
 	if len(p.By) == 0 {
 		h = ByClient.hash(h, f)
 	}
@@ -224,9 +218,9 @@ func (p *pool) hash(f *Flow) uint64 {
 		h = k.hash(h, f)
 	}
 	if p.For > 0 {
-		h = hashUint(h, epoch(h, p.For))
+		h = rendezvous.Uint(h, epoch(h, p.For))
 	}
-	return mix(h)
+	return rendezvous.Mix(h)
 }
 
 // epoch numbers the spans of a sticky key. The key itself shifts them, so that not

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/srcproxy/srcproxy/internal/rendezvous"
 )
 
 // check reports what is wrong with s.
@@ -70,15 +72,15 @@ func (s *Source) addr(is4 bool, h uint64) netip.Addr {
 	return s.fixed(is4)
 }
 
-// id stands for s in the hashes of a pool: its name, so that it keeps its keys when its
-// address changes, and where it has none its addresses.
-func (s *Source) id() uint64 {
+// Hash stands for s in sticky pools: it is that of its name, so that s keeps its keys
+// when its address changes, and where it has none that of its addresses.
+func (s *Source) Hash() uint64 {
 	if s.Name != "" {
-		return hashString(hashSeed, s.Name)
+		return rendezvous.String(rendezvous.Seed, s.Name)
 	}
-	h := hashUint(hashString(hashSeed, s.Interface), uint64(s.Prefix.Bits()))
+	h := rendezvous.Uint(rendezvous.String(rendezvous.Seed, s.Interface), uint64(s.Prefix.Bits()))
 	for _, a := range append([]netip.Addr{s.Prefix.Addr(), s.First, s.Last}, s.Addrs...) {
-		h = hashAddr(h, a)
+		h = rendezvous.Addr(h, a)
 	}
 	return h
 }

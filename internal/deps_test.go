@@ -34,11 +34,11 @@ var ours = map[string][]string{
 	},
 	"internal/udprelay":  {"dialer", "pktinfo", "internal/egress", "internal/flows", "internal/sip", "internal/socks"},
 	"internal/admin":     {"internal/egress", "internal/explain", "internal/flows"},
-	"internal/cgroupbpf": {"dialer", "internal/ruleset"},
+	"internal/cgroupbpf": {"dialer", "internal/rendezvous", "internal/ruleset"},
 	"internal/explain":   {"dialer", "internal/config", "internal/host"},
 	"internal/egress":    {"dialer", "internal/host"},
 	"internal/config":    {"dialer", "internal/hostname"},
-	"dialer":             {"pktinfo", "internal/hostname", "internal/ruleset"},
+	"dialer":             {"pktinfo", "internal/hostname", "internal/rendezvous", "internal/ruleset"},
 
 	"internal/cgroup":      {},
 	"internal/httpconnect": {"internal/hostname"},
@@ -47,6 +47,7 @@ var ours = map[string][]string{
 	"internal/host":        {},
 	"internal/hostname":    {},
 	"internal/relay":       {},
+	"internal/rendezvous":  {},
 	"internal/ruleset":     {},
 	"internal/sip":         {},
 	"pktinfo":              {},
@@ -64,6 +65,7 @@ type place struct {
 // and packages for tests may import what go.mod requires.
 var others = map[string]place{
 	"github.com/armon/go-socks5":     {in: []string{"internal/socks"}, oneFile: true},
+	"github.com/cilium/ebpf":         {in: []string{"internal/cgroupbpf"}},
 	"github.com/gaissmai/bart":       {in: []string{"internal/ruleset"}, oneFile: true},
 	"github.com/pelletier/go-toml":   {in: []string{"internal/config"}},
 	"github.com/spf13/cobra":         {in: []string{"cmd/srcproxy"}},
