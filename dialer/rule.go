@@ -198,6 +198,7 @@ type Rule struct {
 	Client    []netip.Prefix
 	User      []string
 	Listener  []string
+	Service   []string    // the services of the kernel plane that the rule is for
 	LocalPort []PortRange // the port the program itself sends from
 
 	// Map decides by destination: inside it the exact name, then the longest
@@ -225,6 +226,7 @@ type Flow struct {
 	User      string         // the name given at the login
 	Session   string         // and what followed it as "-SESSION"
 	Listener  string
+	Service   string // in the kernel plane, the service that the flow is of
 	LocalPort uint16
 }
 

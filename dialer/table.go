@@ -97,6 +97,7 @@ func (c *compiler) rule(r *Rule) (ruleset.Rule, error) {
 		Client:     slices.Clone(r.Client),
 		Users:      slices.Clone(r.User),
 		Listeners:  slices.Clone(r.Listener),
+		Services:   slices.Clone(r.Service),
 		LocalPorts: ranges(r.LocalPort),
 	}
 	for _, m := range r.To {
@@ -269,6 +270,7 @@ func query(f *Flow) ruleset.Query {
 		Client:    f.Client.Addr().Unmap(),
 		User:      f.User,
 		Listener:  f.Listener,
+		Service:   f.Service,
 		LocalPort: f.LocalPort,
 	}
 	if f.Name != "" {

@@ -15,12 +15,13 @@ const (
 	anchorClient
 	anchorUser
 	anchorListener
+	anchorService
 	anchorPort
 	anchorLocalPort
 )
 
 // anchors in the order in which they are preferred. Destinations come first: a kernel hook looks up nothing else.
-var anchors = [...]anchor{anchorTo, anchorMap, anchorClient, anchorUser, anchorListener, anchorPort, anchorLocalPort}
+var anchors = [...]anchor{anchorTo, anchorMap, anchorClient, anchorUser, anchorListener, anchorService, anchorPort, anchorLocalPort}
 
 // has reports whether r has the condition, and so keys for it.
 func (r *Rule) has(a anchor) bool {
@@ -35,6 +36,8 @@ func (r *Rule) has(a anchor) bool {
 		return len(r.Users) > 0
 	case anchorListener:
 		return len(r.Listeners) > 0
+	case anchorService:
+		return len(r.Services) > 0
 	case anchorPort:
 		return len(r.Ports) > 0
 	case anchorLocalPort:
@@ -64,6 +67,7 @@ const (
 	kindClient
 	kindUser
 	kindListener
+	kindService
 	kindPort
 	kindLocalPort
 )
@@ -114,6 +118,8 @@ func (r *Rule) keys(a anchor) iter.Seq[filed] {
 			r.textKeys(kindUser, r.Users, yield)
 		case anchorListener:
 			r.textKeys(kindListener, r.Listeners, yield)
+		case anchorService:
+			r.textKeys(kindService, r.Services, yield)
 		case anchorPort:
 			r.portKeys(kindPort, r.Ports, yield)
 		case anchorLocalPort:

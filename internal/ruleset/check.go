@@ -38,6 +38,7 @@ func checkRule(r *Rule) error {
 		checkEach("client", r.Client, checkPrefix),
 		checkEach("user", r.Users, checkText),
 		checkEach("listener", r.Listeners, checkText),
+		checkEach("service", r.Services, checkText),
 		checkEach("local_port", r.LocalPorts, checkRange))
 }
 

@@ -103,7 +103,7 @@ func (c *compiler) set() *Set {
 	for _, id := range order {
 		c.build(id)
 	}
-	s := &Set{users: make(map[string]int32), listeners: make(map[string]int32)}
+	s := &Set{users: make(map[string]int32), listeners: make(map[string]int32), services: make(map[string]int32)}
 	for _, id := range order {
 		s.index(c.keys[id], c.lists[id].node)
 	}
@@ -311,6 +311,8 @@ func (s *Set) index(k key, node int32) {
 		s.users[k.text] = node
 	case kindListener:
 		s.listeners[k.text] = node
+	case kindService:
+		s.services[k.text] = node
 	case kindPort:
 		s.ports.insert(k.prefix, node)
 	case kindLocalPort:

@@ -18,6 +18,7 @@ type cond struct {
 	client     *prefixSet
 	users      *stringSet
 	listeners  *stringSet
+	services   *stringSet
 	to, keys   *targets
 	byPrefix   bool // prefixes alone can meet the destination: FirstByPrefix has to look at it
 }
@@ -30,6 +31,7 @@ func (c *cond) holds(q *Query, a *answer) bool {
 		(c.client == nil || c.client.contains(q.Client)) &&
 		(c.users == nil || c.users.contains(q.User)) &&
 		(c.listeners == nil || c.listeners.contains(q.Listener)) &&
+		(c.services == nil || c.services.contains(q.Service)) &&
 		(c.to == nil || c.to.meet(q, a, false)) &&
 		(c.keys == nil || c.keys.meet(q, a, true))
 }
@@ -140,6 +142,8 @@ func (r *Rule) without(a anchor) {
 		r.Users = nil
 	case anchorListener:
 		r.Listeners = nil
+	case anchorService:
+		r.Services = nil
 	case anchorPort:
 		r.Ports = nil
 	case anchorLocalPort:
@@ -149,7 +153,7 @@ func (r *Rule) without(a anchor) {
 
 // unconditional looks at all but protocol and destination.
 func (r *Rule) unconditional() bool {
-	return len(r.Ports)+len(r.LocalPorts)+len(r.Client)+len(r.Users)+len(r.Listeners) == 0
+	return len(r.Ports)+len(r.LocalPorts)+len(r.Client)+len(r.Users)+len(r.Listeners)+len(r.Services) == 0
 }
 
 // normalize replaces the lists by copies that are equal when they mean the same.
@@ -158,6 +162,7 @@ func (r *Rule) normalize() {
 	r.Client = slices.Compact(slices.SortedFunc(slices.Values(r.Client), netip.Prefix.Compare))
 	r.Users = slices.Compact(slices.Sorted(slices.Values(r.Users)))
 	r.Listeners = slices.Compact(slices.Sorted(slices.Values(r.Listeners)))
+	r.Services = slices.Compact(slices.Sorted(slices.Values(r.Services)))
 }
 
 // fill takes over the normalized lists of r.
@@ -172,6 +177,9 @@ func (c *cond) fill(r *Rule) {
 	}
 	if len(r.Listeners) > 0 {
 		c.listeners = newStringSet(r.Listeners)
+	}
+	if len(r.Services) > 0 {
+		c.services = newStringSet(r.Services)
 	}
 }
 
@@ -191,7 +199,7 @@ func (r *Rule) appendKey(b []byte, to, keys int) []byte {
 	for _, p := range r.Client {
 		b = appendPrefix(b, p)
 	}
-	for _, list := range [][]string{r.Users, r.Listeners} {
+	for _, list := range [][]string{r.Users, r.Listeners, r.Services} {
 		b = binary.AppendUvarint(b, uint64(len(list)))
 		for _, s := range list {
 			b = appendString(b, s)

@@ -78,6 +78,7 @@ type Rule struct {
 	Client     []netip.Prefix   // the address of who asked: masked and unmapped
 	Users      []string         // the name given at the login, byte for byte
 	Listeners  []string         // the listener that took the flow, byte for byte
+	Services   []string         // the service that the flow is of, byte for byte
 	LocalPorts []PortRange      // the port the program sends from
 	Map        map[Target]int32 // when not nil, the rule matches only if a key does, and the outcome is that key's
 	Outcome    int32            // what the caller associates with a rule without Map
@@ -92,6 +93,7 @@ type Query struct {
 	Client    netip.Addr // who asked; mapped IPv4 and zones are looked through
 	User      string     // the name given at the login
 	Listener  string     // the listener that took the flow
+	Service   string     // the service that the flow is of
 	LocalPort uint16     // the port the program sends from
 }
 

@@ -14,6 +14,7 @@ type Set struct {
 	localPorts tree
 	users      map[string]int32
 	listeners  map[string]int32
+	services   map[string]int32
 
 	nodes []node
 	slab  []candidate
@@ -110,6 +111,7 @@ func (f *search) scanConditions() {
 	s, q := f.set, f.query
 	f.scan(s.users[q.User], ByAny)
 	f.scan(s.listeners[q.Listener], ByAny)
+	f.scan(s.services[q.Service], ByAny)
 	f.scan(s.clients.lookup(q.Client), ByAny)
 	f.scan(s.ports.lookup(portAddr(q.Port)), ByAny)
 	f.scan(s.localPorts.lookup(portAddr(q.LocalPort)), ByAny)

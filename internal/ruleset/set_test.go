@@ -119,6 +119,8 @@ func TestConditions(t *testing.T) {
 		{"user, case counts", []Rule{{Users: []string{"ann"}}}, Query{User: "Ann"}, "-; -"},
 		{"user unknown", []Rule{{Users: []string{"ann"}}}, Query{}, "-; -"},
 		{"listener", []Rule{{Listeners: []string{"office"}}}, Query{Listener: "office"}, "0/0 any; -"},
+		{"service", []Rule{{Services: []string{"a.service"}}}, Query{Service: "a.service"}, "0/0 any; -"},
+		{"service unknown", []Rule{{Services: []string{"a.service"}}}, Query{}, "-; -"},
 		{"listener unknown", []Rule{{Listeners: []string{"office"}}}, Query{}, "-; -"},
 		{"local port", []Rule{{LocalPorts: []PortRange{{5060, 5061}}}}, Query{LocalPort: 5061}, "0/0 any; -"},
 		{"local port unknown", []Rule{{LocalPorts: []PortRange{{5060, 5061}}}}, Query{Port: 5060}, "-; -"},
@@ -132,14 +134,14 @@ func TestConditions(t *testing.T) {
 func every(t *testing.T) []Rule {
 	return []Rule{{
 		To: to(t, "203.0.113.0/24"), Ports: []PortRange{{5060, 5060}}, Protocol: UDP, Client: prefixes("10.0.0.0/8"),
-		Users: []string{"ann"}, Listeners: []string{"office"}, LocalPorts: []PortRange{{5060, 5060}},
+		Users: []string{"ann"}, Listeners: []string{"office"}, Services: []string{"a.service"}, LocalPorts: []PortRange{{5060, 5060}},
 	}}
 }
 
 func everyQuery() Query {
 	return Query{
 		Protocol: UDP, Dst: netip.MustParseAddr("203.0.113.5"), Port: 5060, Client: netip.MustParseAddr("10.1.1.1"),
-		User: "ann", Listener: "office", LocalPort: 5060,
+		User: "ann", Listener: "office", Service: "a.service", LocalPort: 5060,
 	}
 }
 
@@ -154,6 +156,7 @@ func TestEachConditionCounts(t *testing.T) {
 		"client":     func(q *Query) { q.Client = netip.MustParseAddr("192.0.2.1") },
 		"user":       func(q *Query) { q.User = "bob" },
 		"listener":   func(q *Query) { q.Listener = "home" },
+		"service":    func(q *Query) { q.Service = "b.service" },
 		"local_port": func(q *Query) { q.LocalPort = 0 },
 	} {
 		q := everyQuery()
@@ -289,13 +292,14 @@ func TestCompileRefuses(t *testing.T) {
 		{Rule{Client: prefixes("10.0.0.1/8")}, "client: prefix 10.0.0.1/8: write 10.0.0.0/8"},
 		{Rule{Users: []string{""}}, "user: name is empty"},
 		{Rule{Listeners: []string{""}}, "listener: name is empty"},
+		{Rule{Services: []string{""}}, "service: name is empty"},
 		{Rule{Protocol: 4}, "protocol: 0x4"},
 	} {
 		rules := []Rule{{}, tt.rule}
 		if _, err := Compile(rules); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("Compile(%+v): got %v, want %q", tt.rule, err, tt.want)
 		}
-		if _, err := Prefixes(rules); err == nil {
+		if _, err := Prefixes(rules, View{}); err == nil {
 			t.Errorf("Prefixes(%+v): got no error", tt.rule)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 type Reason struct {
 	// Matched is true for the rule that decides.
 	Matched bool
-	// Condition is the first condition that failed: to, map, port, protocol, client, user, listener or local_port. For the
+	// Condition is the first condition that failed: to, map, port, protocol, client, user, listener, service or local_port. For the
 	// rule that decides it is the destination condition, map before to, and empty when there is none.
 	Condition string
 	// Detail is for people: `to "*.mail.example", port 25`, or `port 443 is not in 25, 465, 587-588`.
@@ -101,6 +101,8 @@ func failed(r *Rule, q *Query) string {
 		return "user"
 	case len(r.Listeners) > 0 && !slices.Contains(r.Listeners, q.Listener):
 		return "listener"
+	case len(r.Services) > 0 && !slices.Contains(r.Services, q.Service):
+		return "service"
 	case len(r.LocalPorts) > 0 && !slices.ContainsFunc(r.LocalPorts, inRange(q.LocalPort)):
 		return "local_port"
 	}
@@ -174,6 +176,7 @@ func why(r *Rule, v verdict, q *Query) string {
 	say(len(r.Client) > 0, "client %s", q.Client)
 	say(len(r.Users) > 0, "user %q", q.User)
 	say(len(r.Listeners) > 0, "listener %q", q.Listener)
+	say(len(r.Services) > 0, "service %q", q.Service)
 	say(len(r.LocalPorts) > 0, "local_port %d", q.LocalPort)
 	if parts == nil {
 		return "has no condition"
@@ -199,6 +202,8 @@ func whyNot(r *Rule, condition string, q *Query) string {
 		has, want = known(q.User != "", strconv.Quote(q.User)), some(r.Users)
 	case "listener":
 		has, want = known(q.Listener != "", strconv.Quote(q.Listener)), some(r.Listeners)
+	case "service":
+		has, want = known(q.Service != "", strconv.Quote(q.Service)), some(r.Services)
 	case "local_port":
 		has, want = known(q.LocalPort != 0, strconv.Itoa(int(q.LocalPort))), some(r.LocalPorts)
 	}

@@ -14,6 +14,7 @@ func TestWalk(t *testing.T) {
 		{Client: prefixes("10.0.8.0/24")},
 		{Users: []string{"crawler"}},
 		{Listeners: []string{"office"}},
+		{Services: []string{"a.service"}},
 		{LocalPorts: []PortRange{{5060, 5060}}},
 		{},
 		{},
@@ -35,7 +36,7 @@ func TestWalk(t *testing.T) {
 		{"unknown", Query{}, []string{
 			"to: to is not known here", "to: to is not known here", "map: map is not known here", "protocol: protocol is not known here",
 			"client: client is not known here", "user: user is not known here", "listener: listener is not known here",
-			"local_port: local_port is not known here", ": matches: has no condition",
+			"service: service is not known here", "local_port: local_port is not known here", ": matches: has no condition",
 		}},
 		{"first", tcp, []string{`to: matches: to "*.mail.example", port 25`}},
 	} {
@@ -69,7 +70,7 @@ func TestWalkMatch(t *testing.T) {
 	rules[0].Map = pairs(t, "203.0.0.0/16", "203.0.113.5")
 	for _, r := range Walk(rules, everyQuery()) {
 		want := Match{Outcome: 2, By: ByPrefix, Prefix: netip.MustParsePrefix("203.0.113.5/32")}
-		detail := `to "203.0.113.0/24", map "203.0.113.5", port 5060, protocol udp, client 10.1.1.1, user "ann", listener "office", local_port 5060`
+		detail := `to "203.0.113.0/24", map "203.0.113.5", port 5060, protocol udp, client 10.1.1.1, user "ann", listener "office", service "a.service", local_port 5060`
 		if !r.Matched || r.Condition != "map" || r.Match != want || r.Detail != detail {
 			t.Errorf("got %+v, want %+v with %s", r, want, detail)
 		}

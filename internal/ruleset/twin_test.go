@@ -51,6 +51,7 @@ var (
 	edges     = []uint16{1, 24, 25, 26, 80, 255, 256, 443, 1023, 1024, 32767, 32768, 65534, 65535}
 	users     = []string{"ann", "bob", "cat", "dan", "eve", "fay", "gus", "hal", "ivy", "jon", "kim"}
 	listeners = []string{"in", "out"}
+	services  = []string{"a.service", "b.service"}
 )
 
 func (s *source) prefix() netip.Prefix {
@@ -130,6 +131,9 @@ func (s *source) rule(outcome int32) Rule {
 	if other(6) {
 		r.Listeners = draw(s, func() string { return pick(s, listeners) })
 	}
+	if other(6) {
+		r.Services = draw(s, func() string { return pick(s, services) })
+	}
 	if other(8) {
 		r.LocalPorts = draw(s, s.portRange)
 	}
@@ -176,6 +180,9 @@ func (s *source) query() Query {
 	if !s.one(3) {
 		q.Listener = pick(s, listeners)
 	}
+	if !s.one(3) {
+		q.Service = pick(s, services)
+	}
 	return q
 }
 
@@ -188,12 +195,12 @@ func agree(t *testing.T, data []byte) {
 	if err != nil {
 		t.Fatalf("Compile: %v", err)
 	}
-	hook := newHook(t, rules)
+	hooks := newHooks(t, rules)
 	for range 24 {
 		q := s.query()
 		checkTwin(t, rules, set, q)
 		checkEarly(t, rules, set, q)
-		hook.check(t, rules, q)
+		hooks.check(t, rules, q)
 	}
 }
 
@@ -221,12 +228,36 @@ func checkEarly(t *testing.T, rules []Rule, set *Set, q Query) {
 	}
 }
 
+// hooks are those of a service, of none, and one that reads the rules which have a prefix.
+type hooks struct{ service, none, byPrefix hook }
+
+func newHooks(t *testing.T, rules []Rule) hooks {
+	t.Helper()
+	return hooks{
+		service:  newHook(t, rules, View{Service: services[0]}),
+		none:     newHook(t, rules, View{}),
+		byPrefix: newHook(t, rules, View{Counts: func(_, own netip.Prefix) bool { return own.IsValid() }}),
+	}
+}
+
+func (h hooks) check(t *testing.T, rules []Rule, q Query) {
+	t.Helper()
+	q = Query{Dst: addr(q.Dst), Port: q.Port, Protocol: q.Protocol, LocalPort: q.LocalPort}
+	if !q.Dst.IsValid() {
+		return
+	}
+	h.none.check(t, rules, q, Slow)
+	h.byPrefix.check(t, rules, q, SlowByPrefix)
+	q.Service = services[0]
+	h.service.check(t, rules, q, Slow)
+}
+
 // hook is what a kernel hook does with Prefixes.
 type hook map[netip.Prefix][]Candidate
 
-func newHook(t *testing.T, rules []Rule) hook {
+func newHook(t *testing.T, rules []Rule, v View) hook {
 	t.Helper()
-	prefixes, err := Prefixes(rules)
+	prefixes, err := Prefixes(rules, v)
 	if err != nil {
 		t.Fatalf("Prefixes: %v", err)
 	}
@@ -240,15 +271,11 @@ func newHook(t *testing.T, rules []Rule) hook {
 	return h
 }
 
-func (h hook) check(t *testing.T, rules []Rule, q Query) {
+func (h hook) check(t *testing.T, rules []Rule, q Query, slow func([]Rule, Query) (Match, bool)) {
 	t.Helper()
-	q = Query{Dst: addr(q.Dst), Port: q.Port, Protocol: q.Protocol, LocalPort: q.LocalPort}
-	if !q.Dst.IsValid() {
-		return
-	}
-	want, wantOK := Slow(rules, q)
+	want, wantOK := slow(rules, q)
 	got, gotOK := h.first(q)
-	if gotOK != wantOK || got.Rule != want.Rule || got.Outcome != want.Outcome {
+	if gotOK != wantOK || got.Rule != want.Rule || got.Outcome != want.Outcome || got.Prefix != want.Prefix {
 		t.Fatalf("hook(%+v)\n got %+v %v\nwant %+v %v\n%s", q, got, gotOK, want, wantOK, show(rules))
 	}
 }
