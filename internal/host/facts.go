@@ -1,15 +1,12 @@
 package host
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math"
 	"net/netip"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,11 +32,10 @@ type Facts struct {
 	Nameservers []netip.Addr
 }
 
-// Where the facts stand, proc(5) and resolv.conf(5).
+// Where the facts stand, proc(5).
 const (
 	portRangeFile    = "/proc/sys/net/ipv4/ip_local_port_range"
 	unprivilegedFile = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
-	resolvFile       = "/etc/resolv.conf"
 )
 
 // ReadFacts returns the facts of this process. Those that cannot be read are left
@@ -49,11 +45,13 @@ func ReadFacts() (Facts, error) {
 	var limitErr, capErr error
 	f.Files, limitErr = MaxOpenFiles()
 	f.BindService, capErr = capable(unix.CAP_NET_BIND_SERVICE)
-	resolv, resolvErr := os.ReadFile(resolvFile)
+	resolv, resolvErr := os.ReadFile(ResolvFile)
 	if errors.Is(resolvErr, fs.ErrNotExist) {
 		resolvErr = nil
 	}
-	f.Nameservers = nameservers(resolv)
+	for _, a := range ParseResolvConf(resolv).Servers {
+		f.Nameservers = append(f.Nameservers, a.WithZone(""))
+	}
 	return f, errors.Join(
 		limitErr,
 		capErr,
@@ -93,20 +91,4 @@ func capable(capability uint) (bool, error) {
 		return false, os.NewSyscallError("capget", err)
 	}
 	return data[capability/32].Effective&(1<<(capability%32)) != 0, nil
-}
-
-// nameservers returns the servers that a resolv.conf names. Lines that it does not
-// understand do not count, as in the resolvers that read it.
-func nameservers(resolv []byte) []netip.Addr {
-	var servers []netip.Addr
-	for lines := bufio.NewScanner(bytes.NewReader(resolv)); lines.Scan(); {
-		words := strings.Fields(lines.Text())
-		if len(words) < 2 || words[0] != "nameserver" {
-			continue
-		}
-		if a, err := netip.ParseAddr(words[1]); err == nil {
-			servers = append(servers, a.Unmap().WithZone(""))
-		}
-	}
-	return servers
 }

@@ -1,19 +1,9 @@
 package host
 
 import (
-	"net/netip"
 	"os"
-	"slices"
 	"testing"
 )
-
-func TestNameservers(t *testing.T) {
-	got := nameservers([]byte("# a comment\nsearch example\nnameserver 127.0.0.53\n  nameserver\t2001:db8::53 # why\nnameserver fe80::1%eth0\nnameserver\nnameserver x\n;nameserver 192.0.2.1\noptions edns0\n"))
-	want := []netip.Addr{netip.MustParseAddr("127.0.0.53"), netip.MustParseAddr("2001:db8::53"), netip.MustParseAddr("fe80::1")}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
-	}
-}
 
 func TestReadFacts(t *testing.T) {
 	f, err := ReadFacts()
