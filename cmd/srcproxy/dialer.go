@@ -22,6 +22,7 @@ func explainer(cfg *config.Config, l *config.Listener) (*explain.Explainer, erro
 		return nil, fmt.Errorf("read the addresses of this host: %w", err)
 	}
 	dialers := server.Dialers{Config: cfg, Table: table, Host: snapshot}
+	dialers.Names = dialers.Resolver(nil)
 	e := &explain.Explainer{Config: cfg}
 	if l != nil && l.Use != nil {
 		e.Own = l

@@ -41,6 +41,7 @@ type Config struct {
 	Listen   []Listener
 	Limits   Limits
 	Timeouts Timeouts
+	DNS      DNS
 	Log      Log
 
 	marks map[mark]*node // where things stand
@@ -122,6 +123,7 @@ func Default() *Config {
 			Drain:      30 * time.Second,
 			KeepAlive:  30 * time.Second,
 		},
+		DNS:   DNS{Cache: 10000},
 		Log:   Log{Format: "auto", Flows: true, Destinations: true},
 		marks: make(map[mark]*node),
 	}
@@ -165,6 +167,7 @@ func (d *decoder) root(n *node) {
 	d.listeners(k["listen"])
 	d.limits(k["limits"])
 	d.timeouts(k["timeouts"])
+	d.dns(k["dns"])
 	d.log(k["log"])
 	if i, ok := d.word(k["prefer"], "ipv6", "ipv4"); ok {
 		d.config.PreferIPv4 = i == 1

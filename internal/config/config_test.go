@@ -209,6 +209,22 @@ to = "[2001:db8::5]:5061"
 				},
 			}
 		}},
+		{"dns", `default = "kernel"
+[dns]
+servers = ["203.0.113.53", "203.0.113.54:5353", "2001:db8::53", "[::ffff:203.0.113.55]:53"]
+timeout = "500ms"
+cache = 0
+`, func(_ *testing.T, c *Config) {
+			c.DNS = DNS{
+				Servers: []netip.AddrPort{
+					addrPort("203.0.113.53:53"), addrPort("203.0.113.54:5353"), addrPort("[2001:db8::53]:53"), addrPort("203.0.113.55:53"),
+				},
+				Timeout: 500 * time.Millisecond,
+			}
+		}},
+		{"servers of the system", `default = "kernel"
+dns.servers = "system"
+`, func(*testing.T, *Config) {}},
 		{"limits, timeouts, log", `default = "kernel"
 limits = { connections = 5_000, udp_flows = 0x10 }
 log.level = "warn"

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -95,7 +96,7 @@ func TestExampleHasEveryKey(t *testing.T) {
 	}
 	seen := make(map[string]bool)
 	collect(seen, root, topTable)
-	for _, k := range []string{"limits", "timeouts", "log"} {
+	for _, k := range []string{"limits", "timeouts", "dns", "log"} {
 		collect(seen, root.child(k), table(k))
 	}
 	for _, k := range []string{"rules", "listen"} {
@@ -130,8 +131,8 @@ func TestExampleShowsDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := Default()
-	if c.Limits != d.Limits || c.Timeouts != d.Timeouts || c.Log != d.Log || c.PreferIPv4 != d.PreferIPv4 {
-		t.Errorf("got %+v %+v %+v, want %+v %+v %+v", c.Limits, c.Timeouts, c.Log, d.Limits, d.Timeouts, d.Log)
+	if c.Limits != d.Limits || c.Timeouts != d.Timeouts || c.Log != d.Log || c.PreferIPv4 != d.PreferIPv4 || !reflect.DeepEqual(c.DNS, d.DNS) {
+		t.Errorf("got %+v %+v %+v %+v, want %+v %+v %+v %+v", c.Limits, c.Timeouts, c.DNS, c.Log, d.Limits, d.Timeouts, d.DNS, d.Log)
 	}
 }
 

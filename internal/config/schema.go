@@ -51,6 +51,7 @@ const (
 	listenTable   table = "listen"
 	limitsTable   table = "limits"
 	timeoutsTable table = "timeouts"
+	dnsTable      table = "dns"
 	logTable      table = "log"
 )
 
@@ -82,6 +83,7 @@ var schema = map[table][]key{
 		{name: "listen", want: "a list of tables: [[listen]]"},
 		{name: "limits", want: "a table: [limits]"},
 		{name: "timeouts", want: "a table: [timeouts]"},
+		{name: "dns", want: "a table: [dns]"},
 		{name: "log", want: "a table: [log]"},
 	},
 	sourceTable: {
@@ -149,6 +151,11 @@ var schema = map[table][]key{
 		{name: "drain", want: wantDuration},
 		{name: "user", want: wantDuration},
 		{name: "keepalive", want: wantDuration},
+	},
+	dnsTable: {
+		{name: "servers", want: `addresses of name servers in quotes, or "system"`},
+		{name: "timeout", want: wantDuration},
+		{name: "cache", want: wantCount},
 	},
 	logTable: {
 		{name: "level", want: `"debug", "info", "warn" or "error"`},

@@ -2,10 +2,8 @@ package egress_test
 
 import (
 	"errors"
-	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/srcproxy/srcproxy/dialer"
@@ -39,25 +37,5 @@ func TestDown(t *testing.T) {
 				t.Errorf("Down = %v, want %v", got, tt.want)
 			}
 		})
-	}
-}
-
-// TestResolver finds a short name in the hosts file, and asks for any other as it is.
-func TestResolver(t *testing.T) {
-	deny, err := dialer.NewTable(nil, dialer.Use{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := egress.Resolver(&dialer.Dialer{Table: deny})
-	addrs, err := r.LookupNetIP(t.Context(), "ip4", "localhost")
-	if err != nil || len(addrs) == 0 || !addrs[0].Unmap().IsLoopback() {
-		t.Errorf("localhost: got %v, %v", addrs, err)
-	}
-	for _, name := range []string{"intranet", "a.example", "a.example."} {
-		_, err := r.LookupNetIP(t.Context(), "ip", name)
-		want := strings.TrimSuffix(name, ".") + "."
-		if de := (*net.DNSError)(nil); !errors.As(err, &de) || de.Name != want {
-			t.Errorf("%s: got %v, want a look-up of %s that fails", name, err, want)
-		}
 	}
 }

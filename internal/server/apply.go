@@ -44,7 +44,7 @@ func (s *server) apply(cfg *config.Config) error {
 	}
 	s.configure(cfg)
 	s.sources.Set(sourcesOf(cfg))
-	s.users = p.users
+	s.users, s.names = p.users, p.names
 	oldTCP := swap(s.tcp, p.tcp, tcp)
 	oldUDP := swap(s.udp, p.udp, udp)
 	s.announce(tcp, udp, p)

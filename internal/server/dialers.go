@@ -21,6 +21,17 @@ type Dialers struct {
 
 	// Live counts the flows of a source. Nil counts none.
 	Live func(source string) int
+
+	// Names looks names up, as made by Resolver.
+	Names *egress.Resolver
+}
+
+// Resolver returns what looks names up as Config says. Name servers are asked by the
+// rules, too, and without a guard: no client names those. Before is the one it takes the
+// place of, or nil.
+func (s *Dialers) Resolver(before *egress.Resolver) *egress.Resolver {
+	c := s.Config.DNS
+	return egress.NewResolver(s.byRules(), egress.DNS{Servers: c.Servers, Timeout: c.Timeout, Cache: c.Cache}, before)
 }
 
 // sourcesOf returns all sources that cfg uses.
@@ -37,6 +48,7 @@ func sourcesOf(cfg *config.Config) []egress.Source {
 // own has a table in which that is the only rule.
 func (s *Dialers) For(l *config.Listener) (*dialer.Dialer, error) {
 	d := s.byRules()
+	d.Resolver = s.Names
 	if l == nil || !l.Kind.IsForward() {
 		d.Guard = inbound.Guard(s.Host.Local)
 		return d, nil
@@ -50,18 +62,13 @@ func (s *Dialers) For(l *config.Listener) (*dialer.Dialer, error) {
 	return d, err
 }
 
-// byRules returns the Dialer that goes by the rules. Name servers are asked by them,
-// too, and without a guard: no client names those.
+// byRules returns the Dialer that goes by the rules.
 func (s *Dialers) byRules() *dialer.Dialer {
-	t := s.Config.Timeouts.Dial
-	asks := &dialer.Dialer{
-		Table:     s.Table,
-		State:     &egress.State{Host: s.Host, Sources: s.Sources, Live: s.Live},
-		Timeout:   t,
-		KeepAlive: -1, // inbound turns it on where a connection lives long enough
+	return &dialer.Dialer{
+		Table:      s.Table,
+		State:      &egress.State{Host: s.Host, Sources: s.Sources, Live: s.Live},
+		Timeout:    s.Config.Timeouts.Dial,
+		KeepAlive:  -1, // inbound turns it on where a connection lives long enough
+		PreferIPv4: s.Config.PreferIPv4,
 	}
-	d := *asks
-	d.Resolver = egress.Resolver(asks)
-	d.PreferIPv4 = s.Config.PreferIPv4
-	return &d
 }

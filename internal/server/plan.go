@@ -7,6 +7,7 @@ import (
 
 	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/config"
+	"github.com/srcproxy/srcproxy/internal/egress"
 	"github.com/srcproxy/srcproxy/internal/inbound"
 	"github.com/srcproxy/srcproxy/internal/udprelay"
 )
@@ -17,6 +18,7 @@ type plan struct {
 	tcp   map[netip.AddrPort]*inbound.Settings
 	udp   map[netip.AddrPort]*udprelay.Settings
 	users map[string]*inbound.Users
+	names *egress.Resolver
 }
 
 func (s *server) plan(cfg *config.Config) (*plan, error) {
@@ -25,10 +27,12 @@ func (s *server) plan(cfg *config.Config) (*plan, error) {
 		return nil, err
 	}
 	dialers := Dialers{Config: cfg, Table: table, Host: s.host, Sources: s.sources, Live: s.flows.SourceLen}
+	dialers.Names = dialers.Resolver(s.names)
 	p := &plan{
 		tcp:   make(map[netip.AddrPort]*inbound.Settings),
 		udp:   make(map[netip.AddrPort]*udprelay.Settings),
 		users: make(map[string]*inbound.Users),
+		names: dialers.Names,
 	}
 	for i := range cfg.Listen {
 		l := &cfg.Listen[i]

@@ -91,7 +91,8 @@ type server struct {
 	tcp      map[netip.AddrPort]*inbound.Listener
 	udp      map[netip.AddrPort]*udprelay.Forward
 	users    map[string]*inbound.Users // by what stands in their file
-	retired  sync.WaitGroup            // listeners that are closed, but whose flows live on
+	names    *egress.Resolver
+	retired  sync.WaitGroup // listeners that are closed, but whose flows live on
 	drainIn  time.Duration
 	reloads  int
 }
