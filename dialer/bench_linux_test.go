@@ -18,6 +18,7 @@ func TestAllocs(t *testing.T) {
 		{To: to("*.shop.example"), Use: from(prefix)},
 		{Map: map[dialer.Match]dialer.Use{key("203.0.113.0/24"): from(span), key("2001:db8::/32"): from(six)}},
 		{User: []string{"kernel"}, Use: kernel},
+		{User: []string{"same"}, Use: dialer.Use{Same: true}},
 	}
 	for pick := dialer.FirstUp; pick <= dialer.LeastConnections; pick++ {
 		pool := &dialer.Pool{Name: pick.String(), Of: members, Pick: pick, For: 1e9, By: []dialer.Key{dialer.ByClient, dialer.ByHost}}
@@ -27,6 +28,7 @@ func TestAllocs(t *testing.T) {
 	user := func(name string) dialer.Flow {
 		f := named("www.other.example", "192.0.2.1:80")
 		f.User, f.Session = name, "1"
+		f.Asked = netip.MustParseAddrPort("198.51.100.7:1080")
 		return f
 	}
 	for name, f := range map[string]dialer.Flow{
@@ -35,6 +37,7 @@ func TestAllocs(t *testing.T) {
 		"map":               tcp("203.0.113.1:80"),
 		"IPv6":              tcp("[2001:db8::1]:80"),
 		"kernel":            user("kernel"),
+		"same":              user("same"),
 		"default":           tcp("192.0.2.1:80"),
 		"first-up":          user("first-up"),
 		"round-robin":       user("round-robin"),

@@ -3,7 +3,6 @@ package dialer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -32,6 +31,11 @@ type Dialer struct {
 	// State knows which sources are down and how many flows each has. Nil takes all
 	// for up.
 	State State
+
+	// Limiter bounds the flows of each source. DialFlow and ListenFlow take a place, and
+	// who gets their connection or listener calls Release when it is closed. DialContext
+	// does not ask it, as nobody would give the place back. Nil: no limit.
+	Limiter Limiter
 
 	// Resolver resolves names, each once for a dial. Nil means net.DefaultResolver.
 	Resolver Resolver
@@ -96,7 +100,9 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	} else {
 		f.Name = host
 	}
-	c, _, err := d.DialFlow(ctx, f)
+	unlimited := *d
+	unlimited.Limiter = nil
+	c, _, err := unlimited.DialFlow(ctx, f)
 	return c, err
 }
 
@@ -167,7 +173,7 @@ func (d *Dialer) Resolve(ctx context.Context, f Flow) ([]Flow, Decision, error) 
 	var dec Decision
 	f.Dst = netip.AddrPortFrom(netip.Addr{}, f.Dst.Port())
 	if d.Table != nil {
-		if dec = d.Table.lookup(&f, nil, nil); !errors.Is(dec.Err, ErrUnresolved) {
+		if dec = d.Table.lookup(&f, choice{}); !errors.Is(dec.Err, ErrUnresolved) {
 			return nil, dec, &RefusedError{f, dec}
 		}
 	}
@@ -234,7 +240,7 @@ func (d *Dialer) Decide(f Flow) Decision { return d.decide(&f, nil) }
 func (d *Dialer) decide(f *Flow, tried []*Source) Decision {
 	dec := Decision{Rule: "no table", Index: -1, Use: Use{Kernel: true}}
 	if d.Table != nil {
-		dec = d.Table.lookup(f, d.State, tried)
+		dec = d.Table.lookup(f, choice{state: d.State, limiter: d.Limiter, tried: tried})
 	}
 	if dec.Err == nil && d.Guard != nil {
 		dec.Err = d.Guard(*f, dec)
@@ -267,13 +273,33 @@ func (d *Dialer) dialAddr(ctx context.Context, f *Flow) (net.Conn, Decision, err
 	}
 }
 
-// retries reports whether the next member of the pool may be tried after err.
+// retries reports whether the next member of the pool may be tried after err. One that
+// has become full since it was picked never took part.
 func retries(dec *Decision, err error) bool {
 	p := dec.Use.Pool
-	return p != nil && p.Retry && dec.Source != nil && (errors.Is(err, ErrPorts) || errors.Is(err, ErrSourceDown))
+	if p == nil || dec.Source == nil {
+		return false
+	}
+	return errors.Is(err, ErrLimit) || p.Retry && (errors.Is(err, ErrPorts) || errors.Is(err, ErrSourceDown))
 }
 
-// connect opens one socket from the address that dec chose.
+// Enter takes a place of the Limiter for a flow that leaves by dec from a socket that
+// is not opened by d. Its error matches ErrLimit. Release gives the place back.
+func (d *Dialer) Enter(dec *Decision) error {
+	if d.Limiter == nil || dec.Source == nil {
+		return nil
+	}
+	return d.Limiter.Enter(dec.Source)
+}
+
+// Release gives back the place that DialFlow, ListenFlow or Enter took for dec.
+func (d *Dialer) Release(dec *Decision) {
+	if d.Limiter != nil && dec.Source != nil {
+		d.Limiter.Leave(dec.Source)
+	}
+}
+
+// connect opens one socket from the address that dec chose, under the source's limit.
 func (d *Dialer) connect(ctx context.Context, f *Flow, dec *Decision) (net.Conn, error) {
 	if dec.Err != nil {
 		return nil, &RefusedError{*f, *dec}
@@ -281,6 +307,24 @@ func (d *Dialer) connect(ctx context.Context, f *Flow, dec *Decision) (net.Conn,
 	if err := ctx.Err(); err != nil {
 		return nil, err // net would still send a SYN
 	}
+	if err := d.Enter(dec); err != nil {
+		return nil, refused(f, dec, err)
+	}
+	c, err := d.open(ctx, f, dec)
+	if err != nil {
+		d.Release(dec)
+	}
+	return c, err
+}
+
+// refused is the refusal of a flow whose decision was made, for a reason found later.
+func refused(f *Flow, dec *Decision, reason error) error {
+	r := *dec
+	r.Err = reason
+	return &RefusedError{*f, r}
+}
+
+func (d *Dialer) open(ctx context.Context, f *Flow, dec *Decision) (net.Conn, error) {
 	nd := net.Dialer{
 		KeepAlive:       d.KeepAlive,
 		KeepAliveConfig: d.KeepAliveConfig,
@@ -312,9 +356,7 @@ func (d *Dialer) connect(ctx context.Context, f *Flow, dec *Decision) (net.Conn,
 		err = oe.Err // the caller names the operation, with the source in it
 	}
 	if reason := localReason(f, dec, err); reason != nil {
-		refused := *dec
-		refused.Err = reason
-		return nil, &RefusedError{*f, refused}
+		return nil, refused(f, dec, reason)
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = context.DeadlineExceeded // net gives one or the other, whichever timer is first
@@ -331,44 +373,3 @@ func dialTCP(ctx context.Context, nd *net.Dialer, f *Flow, local netip.AddrPort)
 }
 
 func isUDP(network string) bool { return len(network) >= 3 && network[:3] == "udp" }
-
-// localReason says why the source itself could not be used, or returns nil when the
-// failure came from somewhere else.
-func localReason(f *Flow, dec *Decision, err error) error {
-	switch {
-	case dec.Source == nil:
-		return nil
-	case errors.Is(err, ErrPorts):
-		return err
-	case inBind(err) && errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("%w: source %q: %v is not on this host: %w", ErrSourceDown, dec.Source.Name, dec.Addr, syscall.EADDRNOTAVAIL)
-	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EADDRINUSE), errors.Is(err, syscall.EAGAIN):
-		return fmt.Errorf("%w: source %q has none left from %v to %v%s: %w", ErrPorts, dec.Source.Name, dec.Addr, f.Dst, portsHint(dec), errno(err))
-	}
-	return nil
-}
-
-// inBind reports whether it was bind(2) that failed.
-func inBind(err error) bool {
-	var se *os.SyscallError
-	return errors.As(err, &se) && se.Syscall == "bind"
-}
-
-// portsHint names the ports that were there to choose from.
-func portsHint(dec *Decision) string {
-	switch {
-	case dec.Port != 0:
-		return fmt.Sprintf(", as port %d is in use", dec.Port)
-	case !dec.Ports.IsZero():
-		return fmt.Sprintf(" among its ports %v", dec.Ports)
-	}
-	return " in net.ipv4.ip_local_port_range"
-}
-
-// errno returns the system call's error in err, without the operations around it.
-func errno(err error) error {
-	if n := syscall.Errno(0); errors.As(err, &n) {
-		return n
-	}
-	return err
-}

@@ -14,12 +14,13 @@ var (
 	ErrNoSource   = errors.New("no source of this family")        // the rule's source lacks the destination's family
 	ErrSourceDown = errors.New("source is not usable")            // its address is not on this host, or it is down
 	ErrPorts      = errors.New("no free local port")              // all ports to this destination are taken, or none may be used
+	ErrLimit      = errors.New("a limit is reached")              // the source has as many flows as it may have
 	ErrUnresolved = errors.New("the address is needed to decide") // Lookup was asked with a name only
 )
 
 // A RefusedError says that no packet was sent for a flow because a rule forbids it
-// or its source cannot be used. It matches ErrDenied, ErrNoSource, ErrSourceDown or
-// ErrPorts, and the system call's error where there was one.
+// or its source cannot be used. It matches ErrDenied, ErrNoSource, ErrSourceDown,
+// ErrPorts or ErrLimit, and the system call's error where there was one.
 type RefusedError struct {
 	Flow     Flow
 	Decision Decision

@@ -14,7 +14,8 @@ import (
 // from which the rules would let f leave, where f's Dst or Name is who is to connect.
 // It returns that one's address too, the first of a Name's that the rules let through;
 // whether it is the one who connects, the caller checks. The listener has a port of the
-// source's Ports, or the rule's fixed port. Errors are those of DialFlow.
+// source's Ports, or the rule's fixed port. Errors are those of DialFlow, as is the place
+// of the Limiter.
 func (d *Dialer) ListenFlow(ctx context.Context, f Flow) (*net.TCPListener, netip.Addr, Decision, error) {
 	flows := []Flow{f}
 	if !f.Dst.Addr().IsValid() {
@@ -53,10 +54,14 @@ func (d *Dialer) listenFor(ctx context.Context, f *Flow) (*net.TCPListener, Deci
 			return nil, dec, err
 		}
 	}
+	if err := d.Enter(&dec); err != nil {
+		return nil, dec, refused(f, &dec, err)
+	}
 	l, err := d.listenOn(ctx, local, &dec)
 	if err == nil {
 		return l, dec, nil
 	}
+	d.Release(&dec)
 	if reason := localReason(f, &dec, err); reason != nil {
 		dec.Err = reason
 		return nil, dec, &RefusedError{*f, dec}

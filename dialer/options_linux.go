@@ -3,7 +3,6 @@ package dialer
 import (
 	"fmt"
 	"os"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -29,10 +28,36 @@ func prepareListen(c syscall.RawConn, dec *Decision) error {
 }
 
 func prepareAddr(fd int, dec *Decision) error {
-	if dec.Source == nil || !dec.Source.freeBind() {
+	s := dec.Source
+	if s == nil {
 		return nil
 	}
-	return setInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1) // works on IPv6 sockets too
+	if s.freeBind() {
+		if err := setInt(fd, unix.IPPROTO_IP, unix.IP_FREEBIND, 1); err != nil { // works on IPv6 sockets too
+			return err
+		}
+	}
+	return s.steer(fd)
+}
+
+// Control sets the Device and the Mark of s on a socket that was not opened by a Dialer.
+// It can be the Control of a net.ListenConfig. Its errors match ErrSourceDown and say
+// what is missing.
+func (s *Source) Control(_, _ string, c syscall.RawConn) error { return control(c, s.steer) }
+
+// steer sets the options that decide on which way packets leave.
+func (s *Source) steer(fd int) error {
+	if s.Device != "" {
+		if err := unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, s.Device); err != nil {
+			return fmt.Errorf("%w: source %q: device %s: %w", ErrSourceDown, s.Name, s.Device, os.NewSyscallError("setsockopt SO_BINDTODEVICE", err))
+		}
+	}
+	if s.Mark != 0 {
+		if err := setInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(s.Mark)); err != nil {
+			return fmt.Errorf("%w: source %q: mark %d needs CAP_NET_ADMIN or CAP_NET_RAW: %w", ErrSourceDown, s.Name, s.Mark, err)
+		}
+	}
+	return nil
 }
 
 func preparePort(fd int, dec *Decision) error {
@@ -55,20 +80,29 @@ func preparePort(fd int, dec *Decision) error {
 
 // withinSysctl refuses ports that the kernel would silently ignore.
 func withinSysctl(r PortRange) error {
-	const path = "/proc/sys/net/ipv4/ip_local_port_range"
-	text, err := os.ReadFile(path)
+	all, err := systemPorts()
 	if err != nil {
 		return err
 	}
-	var lo, hi uint16
-	if _, err := fmt.Sscan(string(text), &lo, &hi); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	if r.Lo < lo || r.Hi > hi {
-		return fmt.Errorf("%w: ports %v are outside net.ipv4.ip_local_port_range %s; widen it: sysctl -w net.ipv4.ip_local_port_range=%q",
-			ErrPorts, r, strings.Join(strings.Fields(string(text)), "-"), fmt.Sprintf("%d %d", min(lo, r.Lo), max(hi, r.Hi)))
+	if r.Lo < all.Lo || r.Hi > all.Hi {
+		return fmt.Errorf("%w: ports %v are outside net.ipv4.ip_local_port_range %v; widen it: sysctl -w net.ipv4.ip_local_port_range=%q",
+			ErrPorts, r, all, fmt.Sprintf("%d %d", min(all.Lo, r.Lo), max(all.Hi, r.Hi)))
 	}
 	return nil
+}
+
+// systemPorts returns the ports that the kernel gives to sockets.
+func systemPorts() (PortRange, error) {
+	const path = "/proc/sys/net/ipv4/ip_local_port_range"
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return PortRange{}, err
+	}
+	var all PortRange
+	if _, err := fmt.Sscan(string(text), &all.Lo, &all.Hi); err != nil {
+		return PortRange{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return all, nil
 }
 
 func setInt(fd, level, option, value int) error {

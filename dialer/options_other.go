@@ -17,3 +17,13 @@ func prepare(_ syscall.RawConn, dec *Decision) error {
 }
 
 func prepareListen(c syscall.RawConn, dec *Decision) error { return prepare(c, dec) }
+
+// Control refuses a Device and a Mark: this system knows neither.
+func (s *Source) Control(_, _ string, _ syscall.RawConn) error {
+	if s.Device == "" && s.Mark == 0 {
+		return nil
+	}
+	return fmt.Errorf("source %q: device and mark: %w", s.Name, errors.ErrUnsupported)
+}
+
+func systemPorts() (PortRange, error) { return PortRange{}, errors.ErrUnsupported }

@@ -21,9 +21,9 @@ const maxPeers = 4096
 // with ListenPacket.
 //
 // One socket has one port. A destination whose source limits the ports, or whose rule
-// fixes one, is refused with ErrPorts: dial it instead. So is one whose source needs
-// IP_FREEBIND, since that would let the other datagrams leave from an address that is
-// gone.
+// fixes one, is refused with ErrPorts: dial it instead. So is one whose source has a
+// device or a mark, or needs IP_FREEBIND, since that would let the other datagrams leave
+// from an address that is gone.
 type PacketConn struct {
 	conn   *pktinfo.Conn
 	dialer *Dialer
@@ -99,7 +99,7 @@ func (c *PacketConn) decide(dst netip.AddrPort) Decision {
 	f := c.flow
 	f.Dst = dst
 	dec := c.dialer.decide(&f, nil)
-	if dec.Err == nil && dec.Source != nil && (dec.Port != 0 || !dec.Ports.IsZero() || dec.Source.freeBind()) {
+	if dec.Err == nil && dec.Source != nil && (dec.Port != 0 || !dec.Ports.IsZero() || dec.Source.needsSocket()) {
 		dec.Err = fmt.Errorf("%w: source %q needs a socket of its own", ErrPorts, dec.Source.Name)
 	}
 	if dec.Err != nil {

@@ -43,9 +43,10 @@ func newPool(p *Pool) (*pool, error) {
 // is no part of it: what stands beside a State, whose methods could keep it, is moved
 // to the heap.
 type choice struct {
-	is4   bool
-	state State
-	tried []*Source
+	is4     bool
+	state   State   // nil takes all for up
+	limiter Limiter // nil takes none for full
+	tried   []*Source
 }
 
 // pick fills in the source and the address, or the reason why there is none.
@@ -57,7 +58,25 @@ func (c *choice) pick(d *Decision, u *use, f *Flow) {
 		d.Err = c.fill(d, u.Source, sessionHash(f))
 	case u.pool != nil:
 		c.pickFrom(d, u.pool, u.pool.hash(f))
+	case u.Same:
+		d.Err = c.same(d, f.Asked.Addr().Unmap())
 	}
+}
+
+// same makes asked, the address that the client connected to, the one to bind, or says
+// why it cannot be.
+func (c *choice) same(d *Decision, asked netip.Addr) error {
+	switch {
+	case !asked.IsValid() || asked.IsUnspecified():
+		return fmt.Errorf("%w: same: which address the client connected to is not known", ErrDenied)
+	case asked.IsLoopback():
+		return fmt.Errorf("%w: same: the client connected to %v, which is loopback and no address to leave by", ErrDenied, asked)
+	case asked.IsLinkLocalUnicast() && asked.Is6():
+		return fmt.Errorf("%w: same: the client connected to %v, which is known on one link only", ErrDenied, asked)
+	case asked.Is4() != c.is4:
+		return fmt.Errorf("%w: same: the client connected to %v, and the destination is %s", ErrNoSource, asked, familyName(c.is4))
+	}
+	return c.bind(d, sameSource, asked)
 }
 
 // fill sets the source and address of d, or says why s cannot serve. A Source that
@@ -70,6 +89,11 @@ func (c *choice) fill(d *Decision, s *Source, h uint64) error {
 	if !a.IsValid() {
 		return fmt.Errorf("%w: source %q: %s has no %s address to leave from", ErrSourceDown, s.Name, s.Interface, familyName(c.is4))
 	}
+	return c.bind(d, s, a)
+}
+
+// bind makes a, an address of s, the one to bind, unless it is down.
+func (c *choice) bind(d *Decision, s *Source, a netip.Addr) error {
 	if c.state != nil {
 		if err := c.state.Down(s, a); err != nil {
 			return fmt.Errorf("%w: source %q: %w", ErrSourceDown, s.Name, err)
@@ -89,7 +113,7 @@ func familyName(is4 bool) string {
 // serves reports whether member i can serve, with the address that h picks.
 func (c *choice) serves(p *pool, i int, h uint64) bool {
 	s := p.Of[i].Source
-	if slices.Contains(c.tried, s) || !s.has(c.is4) {
+	if slices.Contains(c.tried, s) || !s.has(c.is4) || c.full(s) != nil {
 		return false
 	}
 	a := c.addr(s, rendezvous.Mix(h^p.ids[i]))
@@ -106,6 +130,13 @@ func (c *choice) addr(s *Source, h uint64) netip.Addr {
 		return netip.Addr{}
 	}
 	return c.state.LinkAddr(s.Interface, c.is4)
+}
+
+func (c *choice) full(s *Source) error {
+	if c.limiter == nil {
+		return nil
+	}
+	return c.limiter.Full(s)
 }
 
 func (c *choice) pickFrom(d *Decision, p *pool, h uint64) {
@@ -125,7 +156,11 @@ func (c *choice) nobody(p *pool, h uint64) error {
 			continue
 		}
 		var d Decision
-		if err := c.fill(&d, m.Source, rendezvous.Mix(h^p.ids[i])); err != nil {
+		err := c.fill(&d, m.Source, rendezvous.Mix(h^p.ids[i]))
+		if err == nil {
+			err = c.full(m.Source)
+		}
+		if err != nil {
 			all = append(all, err)
 		}
 	}

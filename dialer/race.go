@@ -49,7 +49,7 @@ func (d *Dialer) race(ctx context.Context, f *Flow, flows []Flow) (net.Conn, Dec
 		case o := <-results:
 			ended++
 			if o.err == nil {
-				go closeLosers(results, started-ended)
+				go d.closeLosers(results, started-ended)
 				return o.conn, o.dec, nil
 			}
 			failed[o.i] = o
@@ -82,10 +82,11 @@ func (d *Dialer) fallbackDelay() time.Duration {
 
 // closeLosers takes the n outcomes that are still to come. The race's context is
 // cancelled by then, so that they come soon.
-func closeLosers(results <-chan outcome, n int) {
+func (d *Dialer) closeLosers(results <-chan outcome, n int) {
 	for range n {
 		if o := <-results; o.conn != nil {
 			_ = o.conn.Close() // nobody has used it
+			d.Release(&o.dec)
 		}
 	}
 }

@@ -37,6 +37,15 @@ type Source struct {
 
 	// FreeBind sets IP_FREEBIND: an address that is on no interface may be bound.
 	FreeBind bool
+
+	// Device is the link that packets leave and answers come in by (SO_BINDTODEVICE),
+	// whatever the routing table says of other links. It needs a route on that link, and
+	// no right on a socket that has no device yet. Empty: the routing table chooses.
+	Device string
+
+	// Mark is what ip-rule(8) knows as fwmark (SO_MARK): it can send the packets to a
+	// routing table of their own. It needs CAP_NET_ADMIN or CAP_NET_RAW. Zero: none.
+	Mark uint32
 }
 
 // PortRange is an inclusive range of ports. The zero value is no range.
@@ -44,6 +53,8 @@ type PortRange struct{ Lo, Hi uint16 }
 
 // IsZero reports whether r is no range.
 func (r PortRange) IsZero() bool { return r == PortRange{} }
+
+func (r PortRange) len() int { return int(r.Hi) - int(r.Lo) + 1 }
 
 // Contains reports whether p is in r.
 func (r PortRange) Contains(p uint16) bool { return r.Lo <= p && p <= r.Hi }
@@ -151,9 +162,13 @@ type Use struct {
 	Source *Source
 	Pool   *Pool
 	Kernel bool // the routing table chooses, as without srcproxy
+
+	// Same takes the address that the client connected to, Flow.Asked. A flow whose
+	// client connected to loopback, or by the other family, is refused.
+	Same bool
 }
 
-// String returns the name of the source or pool, "kernel" or "deny".
+// String returns the name of the source or pool, "kernel", "same" or "deny".
 func (u Use) String() string {
 	switch {
 	case u.Source != nil:
@@ -162,6 +177,8 @@ func (u Use) String() string {
 		return u.Pool.Name
 	case u.Kernel:
 		return "kernel"
+	case u.Same:
+		return sameSource.Name
 	}
 	return "deny"
 }
@@ -235,7 +252,7 @@ type Decision struct {
 	Rule   string // the rule's name, "rule N", or "default"
 	Index  int    // the rule's place from 0; -1 for the default
 	Use    Use
-	Source *Source      // nil when the kernel chooses, or when refused before one was picked
+	Source *Source      // nil when the kernel chooses, or when refused before one was picked; of Same, one with that name and no addresses
 	Addr   netip.Addr   // the local address to bind; not valid when the kernel chooses
 	Ports  PortRange    // the local ports, when the source limits them
 	Port   uint16       // the local port, when the rule fixes it
@@ -255,4 +272,18 @@ type State interface {
 
 	// Flows returns how many live flows leave from s.
 	Flows(s *Source) int
+}
+
+// Limiter bounds the flows of each source. Its methods must be safe for concurrent
+// use, and their errors match ErrLimit.
+type Limiter interface {
+	// Full returns why no further flow may leave from s now, or nil. The members of a
+	// pool are asked: one that is full does not take part.
+	Full(s *Source) error
+
+	// Enter takes a place for one flow, or says why there is none.
+	Enter(s *Source) error
+
+	// Leave gives back a place that Enter took.
+	Leave(s *Source)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/srcproxy/srcproxy/internal/rendezvous"
 )
@@ -30,11 +31,18 @@ func (s *Source) check() error {
 			return fmt.Errorf("source %q: %v-%v is no range", s.Name, s.First, s.Last)
 		}
 	}
+	if len(s.Device) > maxDevice || strings.ContainsAny(s.Device, "/ \t\n\x00") {
+		return fmt.Errorf("source %q: %q cannot name a device", s.Name, s.Device)
+	}
 	if s.Ports.Lo > s.Ports.Hi {
 		return fmt.Errorf("source %q: ports %v: the first is above the last", s.Name, s.Ports)
 	}
 	return nil
 }
+
+// maxDevice is how long the name of a link can be: IFNAMSIZ of the kernel's
+// include/uapi/linux/if.h, without the end of the string.
+const maxDevice = 15
 
 func unfit(a netip.Addr) bool { return !a.IsValid() || a.Zone() != "" || a.Is4In6() }
 
@@ -84,6 +92,14 @@ func (s *Source) Hash() uint64 {
 	}
 	return h
 }
+
+// sameSource stands in decisions for what Use.Same leaves from. It has no address of
+// its own.
+var sameSource = &Source{Name: "same"}
+
+// needsSocket reports whether flows from s need a socket of their own: its options
+// would count for all datagrams of a shared one.
+func (s *Source) needsSocket() bool { return s.freeBind() || s.Device != "" || s.Mark != 0 }
 
 // freeBind reports whether sockets need IP_FREEBIND for the addresses of s.
 func (s *Source) freeBind() bool { return s.FreeBind || s.Prefix.IsValid() }

@@ -130,10 +130,18 @@ func (c *compiler) number(u Use) (int32, error) {
 }
 
 func (c *compiler) use(u Use) (use, error) {
+	n := 0
+	for _, set := range []bool{u.Source != nil, u.Pool != nil, u.Kernel, u.Same} {
+		if set {
+			n++
+		}
+	}
 	switch {
-	case u.Source != nil && u.Pool == nil && !u.Kernel:
+	case n > 1:
+		return use{}, fmt.Errorf("a use is one of a source, a pool, the kernel and same")
+	case u.Source != nil:
 		return use{Use: u}, u.Source.check()
-	case u.Pool != nil && u.Source == nil && !u.Kernel:
+	case u.Pool != nil:
 		p, ok := c.pools[u.Pool]
 		if !ok {
 			var err error
@@ -143,8 +151,6 @@ func (c *compiler) use(u Use) (use, error) {
 			c.pools[u.Pool] = p
 		}
 		return use{Use: u, pool: p}, nil
-	case u.Source != nil || u.Pool != nil:
-		return use{}, fmt.Errorf("a use is one of a source, a pool and the kernel")
 	}
 	return use{Use: u}, nil
 }
@@ -173,10 +179,10 @@ func ranges(in []PortRange) []ruleset.PortRange {
 // picks, and the address to bind; Decision.Err is set when f is refused. Where f has
 // only a name, Err is ErrUnresolved unless the name alone is refused. Lookup treats
 // every source as up. It does not allocate for a flow that is let through.
-func (t *Table) Lookup(f Flow) Decision { return t.lookup(&f, nil, nil) }
+func (t *Table) Lookup(f Flow) Decision { return t.lookup(&f, choice{}) }
 
-// lookup is Lookup with what state knows, and without the sources already tried.
-func (t *Table) lookup(f *Flow, state State, tried []*Source) Decision {
+// lookup is Lookup with what c says may not be picked.
+func (t *Table) lookup(f *Flow, c choice) Decision {
 	q := query(f)
 	if !q.Dst.IsValid() {
 		return t.byName(f, &q)
@@ -187,7 +193,7 @@ func (t *Table) lookup(f *Flow, state State, tried []*Source) Decision {
 		d.Use, d.Err = Use{}, t.deniedByAddress(f, second)
 		return d
 	}
-	c := choice{is4: q.Dst.Is4(), state: state, tried: tried}
+	c.is4 = q.Dst.Is4()
 	c.pick(&d, u, f)
 	return d
 }
