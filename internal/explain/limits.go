@@ -2,11 +2,6 @@ package explain
 
 import (
 	"fmt"
-	"net/netip"
-	"slices"
-
-	"github.com/srcproxy/srcproxy/dialer"
-	"github.com/srcproxy/srcproxy/internal/config"
 )
 
 // privilegedPorts tells who needs CAP_NET_BIND_SERVICE.
@@ -67,58 +62,4 @@ func (c *checker) descriptors() {
 		Hint: fmt.Sprintf("in the shell that starts srcproxy; under systemd write LimitNOFILE=%d into its unit", need),
 		Cure: []string{fmt.Sprintf("ulimit -n %d", need)},
 	})
-}
-
-// nameservers warns of those that cannot be asked, and of a stub resolver: it asks on
-// from an address that no rule chose. Where nothing has a name, nobody is asked.
-func (c *checker) nameservers(t *dialer.Table) {
-	if !slices.ContainsFunc(c.cfg.Listen, resolves) {
-		return
-	}
-	stub := false
-	for _, a := range c.facts.Nameservers {
-		switch {
-		case !a.IsLoopback():
-			c.nameserver(t, a)
-		case !stub:
-			stub = true
-			c.stub(a)
-		}
-	}
-}
-
-// resolves reports whether names may have to be resolved for l.
-func resolves(l config.Listener) bool { return !l.Kind.IsForward() || l.To.Name != "" }
-
-// nameserver asks the rules about the queries to a.
-func (c *checker) nameserver(t *dialer.Table, a netip.Addr) {
-	d := t.Lookup(dialer.Flow{Network: "udp", Dst: netip.AddrPortFrom(a, 53)})
-	if d.Err == nil {
-		return
-	}
-	kind, name, who := "rule", d.Rule, fmt.Sprintf("rule %q", d.Rule)
-	if d.Index < 0 {
-		kind, name, who = "default", "", "the default"
-	}
-	c.found = append(c.found, Finding{
-		Severity: Warning,
-		Position: c.cfg.Position(kind, name),
-		Text:     fmt.Sprintf("queries to the name server %v (/etc/resolv.conf) are refused by %s, so names that it should know cannot be resolved: %v", a, who, d.Err),
-		Hint:     fmt.Sprintf("write a rule above it: to = %q, port = 53, use = the source for queries", a),
-	})
-}
-
-func (c *checker) stub(a netip.Addr) {
-	f := Finding{
-		Severity: Warning,
-		Position: "/etc/resolv.conf",
-		Text:     fmt.Sprintf("names are resolved by %v on this host, whose own queries leave from an address that no rule chooses", a),
-		Hint:     "name the servers themselves in resolv.conf",
-	}
-	// The addresses of systemd-resolved (systemd-resolved.service(8)).
-	if a == netip.AddrFrom4([4]byte{127, 0, 0, 53}) || a == netip.AddrFrom4([4]byte{127, 0, 0, 54}) {
-		f.Hint = "let resolv.conf name the servers that systemd-resolved asks"
-		f.Cure = []string{"ln -sf /run/systemd/resolve/resolv.conf /etc/resolv.conf"}
-	}
-	c.found = append(c.found, f)
 }

@@ -30,6 +30,10 @@ type Facts struct {
 
 	// Nameservers are the servers in resolv.conf, without their zones.
 	Nameservers []netip.Addr
+
+	// Upstreams are the servers that systemd-resolved asks, where it is the stub that
+	// resolv.conf names.
+	Upstreams []netip.Addr
 }
 
 // Where the facts stand, proc(5).
@@ -45,20 +49,30 @@ func ReadFacts() (Facts, error) {
 	var limitErr, capErr error
 	f.Files, limitErr = MaxOpenFiles()
 	f.BindService, capErr = capable(unix.CAP_NET_BIND_SERVICE)
-	resolv, resolvErr := os.ReadFile(ResolvFile)
-	if errors.Is(resolvErr, fs.ErrNotExist) {
-		resolvErr = nil
-	}
-	for _, a := range ParseResolvConf(resolv).Servers {
-		f.Nameservers = append(f.Nameservers, a.WithZone(""))
-	}
+	var resolvErr, upstreamErr error
+	f.Nameservers, resolvErr = readNameservers(ResolvFile)
+	f.Upstreams, upstreamErr = readNameservers(ResolvedFile)
 	return f, errors.Join(
 		limitErr,
 		capErr,
 		resolvErr,
+		upstreamErr,
 		scanFile(portRangeFile, &f.PortLo, &f.PortHi),
 		scanFile(unprivilegedFile, &f.Unprivileged),
 	)
+}
+
+// readNameservers returns the servers that a resolv.conf names. No file is no error.
+func readNameservers(path string) ([]netip.Addr, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var servers []netip.Addr
+	for _, a := range ParseResolvConf(text).Servers {
+		servers = append(servers, a.WithZone(""))
+	}
+	return servers, err
 }
 
 // MaxOpenFiles returns the number of descriptors that this process may hold: the soft

@@ -9,8 +9,12 @@ import (
 	"time"
 )
 
-// ResolvFile is where the system says whom to ask for names, resolv.conf(5).
-const ResolvFile = "/etc/resolv.conf"
+// Where the system says whom to ask for names, resolv.conf(5), and where systemd-resolved
+// says in the same form whom it asks itself, systemd-resolved.service(8).
+const (
+	ResolvFile   = "/etc/resolv.conf"
+	ResolvedFile = "/run/systemd/resolve/resolv.conf"
+)
 
 // Bounds of glibc's resolver (resolv.h).
 const (
