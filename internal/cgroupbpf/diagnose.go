@@ -1,0 +1,101 @@
+//go:build linux
+
+package cgroupbpf
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
+	"golang.org/x/sys/unix"
+)
+
+// capabilities are what the hooks need, in the order in which a user reads them.
+var capabilities = [...]struct {
+	bit  uint
+	name string
+}{
+	{unix.CAP_BPF, "CAP_BPF"},
+	{unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"},
+	{unix.CAP_PERFMON, "CAP_PERFMON"},
+}
+
+// needed are the functions of the kernel that the hooks call, with the version of Linux that brought them.
+var needed = [...]struct {
+	function asm.BuiltinFunc
+	version  string
+}{
+	{asm.FnBind, "4.17"},
+	{asm.FnGetNetnsCookie, "5.7"},
+	{asm.FnSkStorageGet, "5.8"},
+	{asm.FnKtimeGetBootNs, "5.8"},
+	{asm.FnLoop, "5.17"},
+	{asm.FnSetRetval, "5.18"},
+}
+
+// diagnose adds to err, which the kernel gave, what the kernel or the process lacks.
+func diagnose(err error) error {
+	if missing := missingCapabilities(); errors.Is(err, unix.EPERM) && missing != nil {
+		return &privilegeError{missing, err}
+	}
+	if errors.Is(err, unix.EPERM) || errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for _, n := range needed {
+		if errors.Is(features.HaveProgramHelper(ebpf.CGroupSockAddr, n.function), ebpf.ErrNotSupported) {
+			return fmt.Errorf("%w: this kernel lacks %v, which Linux %s brought; the kernel plane needs Linux 5.18 (%w)",
+				errors.ErrUnsupported, n.function, n.version, err)
+		}
+	}
+	return err
+}
+
+// diagnoseAttach tells what the errors of BPF_PROG_ATTACH mean.
+func diagnoseAttach(err error) error {
+	switch {
+	case errors.Is(err, unix.EBADF):
+		return fmt.Errorf("is no cgroup of version 2: %w", err)
+	case errors.Is(err, unix.EPERM) && missingCapabilities() == nil:
+		return fmt.Errorf("a program there, or on a cgroup above, admits no other (bpftool cgroup tree shows it): %w", err)
+	}
+	return diagnose(err)
+}
+
+// privilegeError says which capabilities are missing. It is os.ErrPermission.
+type privilegeError struct {
+	missing []string
+	err     error
+}
+
+func (e *privilegeError) Error() string {
+	program, err := os.Executable()
+	if err != nil {
+		program = "srcproxy"
+	}
+	list := strings.Join(e.missing, ", ")
+	return fmt.Sprintf("%v: %s missing. As root: setcap cap_bpf,cap_net_admin,cap_perfmon+ep %s; in a systemd unit: "+
+		"AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON", e.err, list, program)
+}
+
+func (e *privilegeError) Unwrap() error { return e.err }
+
+// missingCapabilities returns those that the process does not have. In a user namespace they do not count for BPF, and the
+// kernel tells that only by refusing.
+func missingCapabilities() []string {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return nil
+	}
+	var missing []string
+	for _, c := range capabilities {
+		if data[c.bit/32].Effective&(1<<(c.bit%32)) == 0 {
+			missing = append(missing, c.name)
+		}
+	}
+	return missing
+}

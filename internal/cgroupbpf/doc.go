@@ -1,0 +1,27 @@
+//go:build linux
+
+// Package cgroupbpf puts the rules into the kernel: programs at the hooks of a cgroup choose the source of connections and
+// datagrams of programs that know nothing of srcproxy, with no hop in between.
+//
+// Compile turns a dialer.Table into Rules, the form that the maps hold. Load loads the hooks, which refuse everything until
+// Set has given them Rules. Attach puts them onto a cgroup, without a link: they then live as long as the cgroup does, and
+// not as long as the process that attached them. Pin keeps them reachable for Open, so that a later process can exchange
+// their rules. SetState withdraws sources that are not usable now.
+//
+// # What the hooks do
+//
+// connect(2) is judged when it is called, a datagram that names its destination when it is sent. The flow leaves from the
+// address that the rules name, or the call fails: with EPERM where the rules refuse the flow or ask for what the hook cannot
+// do, with EADDRNOTAVAIL where no source is up. An address that the program bound, or gave in a control message, is
+// respected, unless the rules were compiled with Override. A deny holds for those too. Loopback, link-local and multicast
+// addresses and broadcasts are left to the kernel, unless a prefix of a rule lies inside of their range.
+//
+// # What the hooks miss
+//
+// Sockets that were made before their process came into the cgroup, datagram sockets that were connected before Attach,
+// raw sockets, ping sockets that are not connected, and sockets of the kernel itself. docs/KERNEL.md has the whole list.
+//
+// Linux 5.18, with cgroup v2; CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
+package cgroupbpf
+
+//go:generate go tool -modfile=../tools/go.mod bpf2go -cc clang-14 -strip llvm-strip-14 -go-package cgroupbpf -tags linux -type address -type prefix -type list -type candidate -type kind -type use -type member -type counter -type question hooks c/hooks.c -- -O2 -Wall -Werror -mcpu=v3
