@@ -5,7 +5,6 @@ package cgroupbpf
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -13,16 +12,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Attach puts the hooks onto a cgroup, which is given by its open directory in a cgroup v2 file system. They stay there, for
-// it and the cgroups below, until Detach or until the cgroup is removed, whatever becomes of this process. Hooks of others
-// stay as well: all have to let a call pass. Where the hooks of old are there (nil: none), each is exchanged without a
-// gap. What is attached already stays. An error leaves the cgroup as it was.
-func (p *Plane) Attach(cgroup *os.File, old *Plane) error {
+// A Cgroup is an open directory of a cgroup v2 file system.
+type Cgroup interface {
+	FD() int
+	Path() string
+}
+
+// Attach puts the hooks onto g. They stay there, for it and the cgroups below, until Detach or until g is removed, whatever
+// becomes of this process. Hooks of others stay as well: all have to let a call pass. Where the hooks of old are there (nil:
+// none), each is exchanged without a gap. What is attached already stays. An error leaves g as it was.
+func (p *Plane) Attach(g Cgroup, old *Plane) error {
 	var undo []func() error
 	for i := range p.hooks {
-		back, err := p.attach(cgroup, i, old)
+		back, err := p.attach(g, i, old)
 		if err != nil {
-			errs := []error{fmt.Errorf("attach %s to %s: %w", hookNames[i], cgroup.Name(), diagnoseAttach(err))}
+			errs := []error{fmt.Errorf("attach %s to %s: %w", hookNames[i], g.Path(), diagnoseAttach(err))}
 			for _, f := range undo {
 				errs = append(errs, f())
 			}
@@ -33,9 +37,9 @@ func (p *Plane) Attach(cgroup *os.File, old *Plane) error {
 	return nil
 }
 
-// attach puts hook i onto a cgroup, and returns what takes that back.
-func (p *Plane) attach(cgroup *os.File, i int, old *Plane) (undo func() error, err error) {
-	ids, err := attached(cgroup, i)
+// attach puts hook i onto g, and returns what takes that back.
+func (p *Plane) attach(g Cgroup, i int, old *Plane) (undo func() error, err error) {
+	ids, err := attached(g, i)
 	if err != nil {
 		return nil, err
 	}
@@ -43,9 +47,9 @@ func (p *Plane) attach(cgroup *os.File, i int, old *Plane) (undo func() error, e
 	if own || err != nil {
 		return func() error { return nil }, err
 	}
-	undo = func() error { return p.detach(cgroup, i) }
+	undo = func() error { return p.detach(g, i) }
 	o := link.RawAttachProgramOptions{
-		Target:  int(cgroup.Fd()),
+		Target:  g.FD(),
 		Program: p.hooks[i],
 		Attach:  hookTypes[i],
 		Flags:   unix.BPF_F_ALLOW_MULTI,
@@ -58,7 +62,7 @@ func (p *Plane) attach(cgroup *os.File, i int, old *Plane) (undo func() error, e
 		if there {
 			o.Anchor = link.ReplaceProgram(old.hooks[i])
 			undo = func() error {
-				_, err := old.attach(cgroup, i, p)
+				_, err := old.attach(g, i, p)
 				return err
 			}
 		}
@@ -66,19 +70,19 @@ func (p *Plane) attach(cgroup *os.File, i int, old *Plane) (undo func() error, e
 	return undo, link.RawAttachProgram(o)
 }
 
-// Detach takes the hooks off a cgroup. That they are not there is no error.
-func (p *Plane) Detach(cgroup *os.File) error {
+// Detach takes the hooks off g. That they are not there is no error.
+func (p *Plane) Detach(g Cgroup) error {
 	var errs []error
 	for i := range p.hooks {
-		if err := p.detach(cgroup, i); err != nil {
-			errs = append(errs, fmt.Errorf("detach %s from %s: %w", hookNames[i], cgroup.Name(), err))
+		if err := p.detach(g, i); err != nil {
+			errs = append(errs, fmt.Errorf("detach %s from %s: %w", hookNames[i], g.Path(), err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (p *Plane) detach(cgroup *os.File, i int) error {
-	ids, err := attached(cgroup, i)
+func (p *Plane) detach(g Cgroup, i int) error {
+	ids, err := attached(g, i)
 	if err != nil {
 		return err
 	}
@@ -86,18 +90,18 @@ func (p *Plane) detach(cgroup *os.File, i int) error {
 		return err
 	}
 	return link.RawDetachProgram(link.RawDetachProgramOptions{
-		Target:  int(cgroup.Fd()),
+		Target:  g.FD(),
 		Program: p.hooks[i],
 		Attach:  hookTypes[i],
 	})
 }
 
-// Attached reports whether all hooks of p are on a cgroup itself, not on one above.
-func (p *Plane) Attached(cgroup *os.File) (bool, error) {
+// Attached reports whether all hooks of p are on g itself, not on a cgroup above.
+func (p *Plane) Attached(g Cgroup) (bool, error) {
 	for i := range p.hooks {
-		ids, err := attached(cgroup, i)
+		ids, err := attached(g, i)
 		if err != nil {
-			return false, fmt.Errorf("ask what is attached to %s: %w", cgroup.Name(), err)
+			return false, fmt.Errorf("ask what is attached to %s: %w", g.Path(), err)
 		}
 		if there, err := isAttached(p.hooks[i], ids); !there || err != nil {
 			return false, err
@@ -106,9 +110,9 @@ func (p *Plane) Attached(cgroup *os.File) (bool, error) {
 	return true, nil
 }
 
-// attached returns the programs on one hook of a cgroup.
-func attached(cgroup *os.File, i int) ([]ebpf.ProgramID, error) {
-	r, err := link.QueryPrograms(link.QueryOptions{Target: int(cgroup.Fd()), Attach: hookTypes[i]})
+// attached returns the programs on one hook of g.
+func attached(g Cgroup, i int) ([]ebpf.ProgramID, error) {
+	r, err := link.QueryPrograms(link.QueryOptions{Target: g.FD(), Attach: hookTypes[i]})
 	if err != nil {
 		return nil, err
 	}
