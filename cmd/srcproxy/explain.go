@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"strconv"
@@ -27,10 +28,14 @@ func (a *app) explainCommand() *cobra.Command {
 		Use:   "explain DEST[:PORT]",
 		Short: "say which rule decides about a destination, and from where flows to it leave",
 		Long: `explain walks through the rules as the service does, with what the flags tell of the
-flow, and prints why each rule matches or does not, and the source for each address
-of the destination. It sends nothing but queries for the name, unless --dial is
-given. It ends with 1 when no address may be dialled. At a forward, DEST can be left
-out.`,
+flow, and prints why each rule matches or does not. For each address of the destination
+it prints the source, the link, gateway and routing table by which packets from there
+leave, and what the kernel alone would take, and why. It warns where packets leave by
+another link than the one that has their source, and prints the commands that cure it.
+
+It asks the running service when that serves this very file. It sends nothing but
+queries for the name, unless --dial is given. It ends with 1 when no address may be
+dialled. At a forward, DEST can be left out.`,
 		Example: "  srcproxy explain smtp.mail.example:25 --client 10.0.8.4",
 		Args:    cobra.ArbitraryArgs,
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.explain(cmd, &q, args) },
@@ -59,11 +64,10 @@ func (a *app) explain(cmd *cobra.Command, q *question, args []string) error {
 	if err != nil {
 		return err
 	}
-	e, err := explainer(cfg, l)
+	answer, err := a.answer(cmd.Context(), cfg, l, explain.Question{Flow: f, Dial: q.dial})
 	if err != nil {
 		return err
 	}
-	answer := e.Explain(cmd.Context(), explain.Question{Flow: f, Dial: q.dial})
 	if a.json {
 		err = a.printJSON(answer)
 	} else {
@@ -73,6 +77,27 @@ func (a *app) explain(cmd *cobra.Command, q *question, args []string) error {
 		return errFound
 	}
 	return err
+}
+
+// answer is that of the running service when it serves this very file, else what can be
+// said without it.
+func (a *app) answer(ctx context.Context, cfg *config.Config, l *config.Listener, q explain.Question) (*explain.Answer, error) {
+	answer, why := a.askService(ctx, cfg, q)
+	if answer != nil {
+		return answer, nil
+	}
+	e, err := explainer(cfg, l)
+	if err != nil {
+		return nil, err
+	}
+	answer = e.Explain(ctx, q)
+	answer.Offline = why
+	return answer, nil
+}
+
+// askService returns the answer of the service, or why it has none.
+func (a *app) askService(context.Context, *config.Config, explain.Question) (*explain.Answer, string) {
+	return nil, "no running service serves this file"
 }
 
 // at returns the listener that is asked, or nil.

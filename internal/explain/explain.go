@@ -15,6 +15,7 @@ import (
 
 	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/config"
+	"github.com/srcproxy/srcproxy/internal/host"
 )
 
 // An Explainer answers questions about one configuration. It is safe for concurrent
@@ -30,6 +31,13 @@ type Explainer struct {
 	// Dialer decides and dials as the service does: with its table, state of the
 	// sources, guard and resolver.
 	Dialer *dialer.Dialer
+
+	// Routing tells which way packets take, and what the kernel alone would do. Nil:
+	// nothing is said of that.
+	Routing Routing
+
+	// Host tells on which links the addresses are. It may be nil.
+	Host *host.Snapshot
 }
 
 // A Question is a flow that somebody asks about.
@@ -53,6 +61,10 @@ type Answer struct {
 
 	// Refusal says why no address was even looked up, or that this failed.
 	Refusal string `json:"refusal,omitempty"`
+
+	// Offline says why no service answered. Its sources may be in another state, as of
+	// probes, and its pools at another turn.
+	Offline string `json:"offline,omitempty"`
 }
 
 // A Walk is the way through the rules, and the addresses whose way it is.
@@ -93,8 +105,13 @@ type Address struct {
 	Ports   string     `json:"ports,omitempty"`  // the local ports, where they are limited
 	Pool    *Pick      `json:"pool,omitempty"`
 	Refusal string     `json:"refusal,omitempty"` // why it is not dialled
+	Way     *Way       `json:"way,omitempty"`     // nil where it is refused, or nothing is known
+	Alone   *Alone     `json:"kernel,omitempty"`  // and that of the kernel's own choice
 	Dialled *Dialled   `json:"dialled,omitempty"`
 }
+
+// passable reports whether the address may be dialled, and there is a way to it.
+func (a *Address) passable() bool { return a.Refusal == "" && (a.Way == nil || a.Way.Refusal == "") }
 
 // A Pick is the choice of a member of a pool.
 type Pick struct {
@@ -152,7 +169,7 @@ func (e *Explainer) Explain(ctx context.Context, q Question) *Answer {
 func (a *Answer) Reachable() bool {
 	for _, w := range a.Walks {
 		for _, d := range w.Addresses {
-			if d.Refusal == "" && (d.Dialled == nil || d.Dialled.Err == "") {
+			if d.passable() && (d.Dialled == nil || d.Dialled.Err == "") {
 				return true
 			}
 		}
@@ -178,7 +195,13 @@ func (e *Explainer) address(ctx context.Context, f dialer.Flow, dial bool) (Addr
 	} else {
 		dec = e.Dialer.Decide(f)
 	}
-	a := Address{Addr: f.Dst.Addr(), Rule: dec.Rule, From: dec.Addr, Port: dec.Port, Dialled: dialled}
+	a := Address{Addr: f.Dst.Addr(), Rule: dec.Rule, From: dec.Addr, Port: dec.Port, Way: e.way(f, &dec), Dialled: dialled}
+	if dec.Err == nil {
+		a.Alone = e.alone(f)
+	}
+	if !a.passable() {
+		a.Dialled = nil // connect(2) failed before it sent anything
+	}
 	switch {
 	case dec.Err != nil:
 		a.Refusal = dec.Err.Error()

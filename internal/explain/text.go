@@ -4,7 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
+
+	"github.com/srcproxy/srcproxy/internal/host"
 )
 
 // Text returns the answer for people, with a line feed at its end.
@@ -19,11 +20,14 @@ func (a *Answer) Text(s Style) string {
 		s.table(&b, "", w.rows(s))
 		if len(w.Addresses) > 0 {
 			b.WriteByte('\n')
-			s.table(&b, "   ", addressRows(w.Addresses))
+			s.table(&b, "   ", addressRows(w.Addresses, a.dialled()))
 		}
 	}
 	if a.Refusal != "" {
 		b.WriteString("\n   " + s.paint(red, "refused: "+a.Refusal) + "\n")
+	}
+	if a.Offline != "" {
+		b.WriteString("\n" + s.paint(faint, "computed offline: "+a.Offline) + "\n")
 	}
 	return b.String()
 }
@@ -107,28 +111,101 @@ func (s *Step) cells() []cell {
 	return []cell{{fmt.Sprintf("%4s", number), plain}, {s.Rule, plain}, {text, p}, {use, plain}, {s.Position, faint}}
 }
 
-func addressRows(list []Address) [][]cell {
+// addressRows returns the rows of the addresses, each with what is said below it. Where
+// others are dialled, those that are not are skipped.
+func addressRows(list []Address, dialled bool) [][]cell {
 	rows := make([][]cell, 0, len(list))
 	for i := range list {
-		rows = append(rows, list[i].cells())
+		rows = append(rows, list[i].cells(dialled))
+		rows = append(rows, list[i].below()...)
 	}
 	return rows
 }
 
-func (a *Address) cells() []cell {
+// dialled reports whether connections were tried.
+func (a *Answer) dialled() bool {
+	for _, w := range a.Walks {
+		for _, d := range w.Addresses {
+			if d.Dialled != nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (a *Address) cells(dialled bool) []cell {
 	name := cell{a.Addr.String(), plain}
 	if a.Refusal != "" {
 		return []cell{name, {"refused by " + a.by() + ": " + a.Refusal, red}}
 	}
-	from := "from the kernel's choice"
-	if a.From.IsValid() {
-		from = "from " + a.From.String()
-	}
-	source := a.Source
-	if source == "kernel" || source == a.From.String() {
+	from, source := "from "+a.From.String(), a.Source
+	switch {
+	case !a.From.IsValid() && a.Alone != nil && a.Alone.Addr.IsValid():
+		from = "from " + a.Alone.Addr.String()
+	case !a.From.IsValid():
+		from, source = "from the kernel's choice", ""
+	case source == a.From.String():
 		source = ""
 	}
-	return []cell{name, {from, plain}, {source, plain}, {a.ports(), plain}, {a.Pool.text(), faint}, a.dialled()}
+	end := a.dialled()
+	if dialled && !a.passable() {
+		end = cell{"skipped", faint}
+	}
+	return []cell{name, {from, plain}, {source, plain}, {a.ports(), plain}, {a.Pool.text(), faint}, a.Way.cell(), end}
+}
+
+func (w *Way) cell() cell {
+	switch {
+	case w == nil:
+		return cell{}
+	case w.Refusal != "":
+		return cell{w.Refusal, red}
+	case w.Type == host.RouteLocal:
+		return cell{"stays on this host", plain}
+	case w.Assumed:
+		return cell{w.String() + ", no route", red}
+	}
+	return cell{w.String(), plain}
+}
+
+// below returns what is said below the row of the address, under its source.
+func (a *Address) below() [][]cell {
+	var rows [][]cell
+	add := func(p paint, format string, args ...any) {
+		rows = append(rows, []cell{{}, {fmt.Sprintf(format, args...), p}})
+	}
+	switch k := a.Alone; {
+	case k == nil:
+	case k.Refusal != "":
+		add(faint, "the kernel alone: %s", k.Refusal)
+	case !a.From.IsValid():
+		add(faint, "the kernel's choice: %s", k.Text)
+	case k.Addr == a.From:
+		add(faint, "the kernel alone: the same, %s", k.Text)
+	default:
+		add(faint, "the kernel alone: %v, %s", k.Addr, k.Text)
+	}
+	if a.Way == nil {
+		return rows
+	}
+	if a.Way.Rule != "" && a.From.IsValid() {
+		add(faint, "by ip rule %s", a.Way.Rule)
+	}
+	if w := a.Way.Fault; w != nil {
+		cure := ""
+		if w.Cure != nil {
+			cure = ". Cure:"
+		}
+		add(yellow, "warning: %s%s", w.Text, cure)
+		if w.Hint != "" {
+			add(plain, "%s", w.Hint)
+		}
+		for _, c := range w.Cure {
+			add(plain, "  %s", c)
+		}
+	}
+	return rows
 }
 
 // by names what refused.
@@ -161,12 +238,21 @@ func (a *Address) dialled() cell {
 	if d == nil {
 		return cell{}
 	}
-	took := time.Duration(d.Seconds * float64(time.Second)).Round(time.Millisecond)
+	took := milliseconds(d.Seconds)
 	switch {
 	case d.Err != "":
-		return cell{fmt.Sprintf("failed after %v: %s", took, d.Err), red}
+		return cell{fmt.Sprintf("failed after %s: %s", took, d.Err), red}
 	case a.From.IsValid():
-		return cell{fmt.Sprintf("connected in %v from port %d", took, d.Local.Port()), green}
+		return cell{fmt.Sprintf("connected in %s from port %d", took, d.Local.Port()), green}
 	}
-	return cell{fmt.Sprintf("connected in %v from %v", took, d.Local), green}
+	return cell{fmt.Sprintf("connected in %s from %v", took, d.Local), green}
+}
+
+// milliseconds returns "0.4 ms" or "21 ms".
+func milliseconds(seconds float64) string {
+	const few = 0.01
+	if seconds < few {
+		return fmt.Sprintf("%.1f ms", seconds*1000)
+	}
+	return fmt.Sprintf("%.0f ms", seconds*1000)
 }

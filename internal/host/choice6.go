@@ -148,17 +148,17 @@ func (c *chooser6) reason(a, b candidate) (Cause, string) {
 		case ByScope:
 			return r.cause, "the only address with the scope for the destination (RFC 6724 rule 2)"
 		case ByAge:
-			return r.cause, fmt.Sprintf("not deprecated, as %v is (RFC 6724 rule 3)", b.Addr)
+			return r.cause, fmt.Sprintf("not deprecated; %v is (RFC 6724 rule 3)", b.Addr)
 		case ByLink:
-			return r.cause, fmt.Sprintf("an address of %s, the outgoing link, as %v of %s is not (RFC 6724 rule 5)", a.Link, b.Addr, b.Link)
+			return r.cause, fmt.Sprintf("an address of %s, the outgoing link; %v is on %s (RFC 6724 rule 5)", a.Link, b.Addr, b.Link)
 		case ByLabel:
-			return r.cause, fmt.Sprintf("with the label of the destination, %d, which %v has not (RFC 6724 rule 6)", c.label, b.Addr)
+			return r.cause, fmt.Sprintf("with the label of the destination, %d; %v has another (RFC 6724 rule 6)", c.label, b.Addr)
 		case ByPrivacy:
-			return r.cause, fmt.Sprintf("%s, as %v is not (RFC 6724 rule 7)", temporary(a.Flags), b.Addr)
+			return r.cause, fmt.Sprintf("%s; %v is not (RFC 6724 rule 7)", temporary(a.Flags), b.Addr)
 		case ByORCHID:
-			return r.cause, fmt.Sprintf("an ORCHID or not as the destination, which %v is otherwise", b.Addr)
+			return r.cause, fmt.Sprintf("an ORCHID or none, as the destination; %v is otherwise (RFC 7343)", b.Addr)
 		}
-		return r.cause, fmt.Sprintf("with %d leading bits of the destination, %v has %d (RFC 6724 rule 8)", a.points[i], b.Addr, b.points[i])
+		return r.cause, fmt.Sprintf("with %d leading bits of the destination; %v has %d (RFC 6724 rule 8)", a.points[i], b.Addr, b.points[i])
 	}
 	if a.Link == b.Link {
 		return ByNewest, fmt.Sprintf("the newest of the addresses of %s that are equal", a.Link)

@@ -159,7 +159,7 @@ ip -6 route add default via 2001:db8:1::1`,
 ip addr add 2001:db8:9:1::10/64 dev w1 nodad
 ip addr add 2001:db8:1::10/64 dev w1 nodad
 ip -6 route add default via 2001:db8:1::1`,
-		dst: "2001:db8:9::9", want: ByMatch, text: "with 63 leading bits of the destination, 2001:db8:1::10 has 44 (RFC 6724 rule 8)"},
+		dst: "2001:db8:9::9", want: ByMatch, text: "with 63 leading bits of the destination; 2001:db8:1::10 has 44 (RFC 6724 rule 8)"},
 	{name: "v6 match is no longer than the prefix", script: oneLink + `
 ip addr add 2001:db8:9:1::10/32 dev w1 nodad
 ip addr add 2001:db8:1::10/64 dev w1 nodad
@@ -169,12 +169,12 @@ ip -6 route add default via 2001:db8:1::1`,
 ip addr add 2001:db8:1::10/64 dev w1 nodad
 ip addr add fd00:1::10/64 dev w1 nodad
 ip -6 route add default via 2001:db8:1::1`,
-		dst: "fd00:9::9", want: ByLabel, text: "with the label of the destination, 5, which 2001:db8:1::10 has not"},
+		dst: "fd00:9::9", want: ByLabel, text: "with the label of the destination, 5; 2001:db8:1::10 has another"},
 	{name: "v6 global, beside a ULA", script: oneLink + `
 ip addr add 2001:db8:1::10/64 dev w1 nodad
 ip addr add fd00:1::10/64 dev w1 nodad
 ip -6 route add default via 2001:db8:1::1`,
-		dst: "2001:db8:9::9", want: ByLabel, text: "label of the destination, 1, which fd00:1::10 has not"},
+		dst: "2001:db8:9::9", want: ByLabel, text: "label of the destination, 1; fd00:1::10 has another"},
 	{name: "v6 addrlabel", script: oneLink + `
 ip addr add 2001:db8:1::10/64 dev w1 nodad
 ip addr add 2001:db8:1::20/64 dev w1 nodad
@@ -194,7 +194,7 @@ ip -6 route add default via 2001:db8:1::1`,
 ip addr add 2001:db8:1::10/64 dev w1 nodad
 ip addr add 2001:db8:9::20/64 dev w1 nodad valid_lft forever preferred_lft 0
 ip -6 route add default via 2001:db8:1::1`,
-		dst: "2001:db8:9::9", want: ByAge, text: "not deprecated, as 2001:db8:9::20 is"},
+		dst: "2001:db8:9::9", want: ByAge, text: "not deprecated; 2001:db8:9::20 is"},
 	{name: "v6 all deprecated", script: oneLink + `
 ip addr add 2001:db8:1::10/64 dev w1 nodad valid_lft forever preferred_lft 0
 ip -6 route add default via 2001:db8:1::1`,
@@ -203,7 +203,7 @@ ip -6 route add default via 2001:db8:1::1`,
 ip addr add 2001:db8:1::10/64 dev w1 nodad
 ip addr add 2001:db8:9::10/64 dev w2 nodad
 ip -6 route add 2001:db8:9::9/128 via 2001:db8:1::1`,
-		dst: "2001:db8:9::9", want: ByLink, text: "an address of w1, the outgoing link, as 2001:db8:9::10 of w2 is not"},
+		dst: "2001:db8:9::9", want: ByLink, text: "an address of w1, the outgoing link; 2001:db8:9::10 is on w2"},
 	{name: "v6 link without a global address", script: twoLinks + `
 ip addr add 2001:db8:1::10/64 dev w2 nodad
 ip -6 route add default dev w1`,

@@ -81,6 +81,7 @@ var (
 	ErrProhibited  = errors.New("a prohibit route or rule refuses it")
 	ErrBlackhole   = errors.New("a blackhole route or rule drops it")
 	ErrForeign     = errors.New("the source is not an address of this host")
+	ErrLoopback    = errors.New("packets from a loopback address do not leave this host")
 )
 
 // A RouteError says why there is no way. It wraps one of the errors above, where the
@@ -91,11 +92,14 @@ type RouteError struct {
 	Errno error // what connect(2) answers
 }
 
-func (e *RouteError) Error() string {
+func (e *RouteError) Error() string { return fmt.Sprintf("route to %v: %s", e.Query, e.Reason()) }
+
+// Reason returns the reason alone: "no route to it".
+func (e *RouteError) Reason() string {
 	if e.Err == nil {
-		return fmt.Sprintf("route to %v: %v", e.Query, e.Errno)
+		return e.Errno.Error()
 	}
-	return fmt.Sprintf("route to %v: %v", e.Query, e.Err)
+	return e.Err.Error()
 }
 
 // Unwrap returns what Is and As look at.
@@ -140,6 +144,9 @@ func (l linkTable) route(q RouteQuery) (RouteAnswer, error) {
 	if a.Route, err = l.ask(q, unix.RTM_F_FIB_MATCH); err != nil {
 		a.Assumed = true
 	}
+	if a.Type == RouteLocal && a.Table == TableMain {
+		a.Table = TableLocal // a part of "main" as long as there are no rules (fib_trie_unmerge)
+	}
 	return a, nil
 }
 
@@ -154,6 +161,8 @@ func routeError(q RouteQuery, err error) error {
 		e.Err = ErrUnreachable
 	case errors.Is(err, unix.EACCES):
 		e.Err = ErrProhibited
+	case errors.Is(err, unix.EINVAL) && q.Src.IsLoopback():
+		e.Err = ErrLoopback
 	case errors.Is(err, unix.EINVAL):
 		e.Err = ErrBlackhole
 	}

@@ -94,6 +94,7 @@ func TestRoute(t *testing.T) {
 			{RouteQuery{Dst: addr("198.18.1.2")}, "local dev lo table local", nil},
 			{RouteQuery{Dst: addr("203.0.113.9"), Src: addr("198.18.1.2")}, "dev w1 via 198.51.100.1 table main", nil},
 			{RouteQuery{Dst: addr("203.0.113.9"), Src: addr("198.51.100.77")}, "", ErrForeign},
+			{RouteQuery{Dst: addr("203.0.113.9"), Src: addr("127.0.0.2")}, "", ErrLoopback},
 			{RouteQuery{Dst: addr("203.0.113.1")}, "", ErrUnreachable},
 			{RouteQuery{Dst: addr("203.0.113.2")}, "", ErrProhibited},
 			{RouteQuery{Dst: addr("203.0.113.3")}, "", ErrBlackhole},

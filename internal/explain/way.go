@@ -1,0 +1,162 @@
+package explain
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/internal/host"
+)
+
+// Routing is what Explain asks the kernel. Kernel is one.
+type Routing interface {
+	Route(host.RouteQuery) (host.RouteAnswer, error)
+	KernelChoice(host.RouteQuery) (host.Choice, error)
+	Policy() (*host.Policy, error)
+}
+
+// Kernel asks the kernel of this host, in the network namespace of the calling thread.
+// The zero value is ready to use.
+type Kernel struct{}
+
+var _ Routing = Kernel{}
+
+// Route is host.Route.
+func (Kernel) Route(q host.RouteQuery) (host.RouteAnswer, error) { return host.Route(q) }
+
+// KernelChoice is host.KernelChoice.
+func (Kernel) KernelChoice(q host.RouteQuery) (host.Choice, error) { return host.KernelChoice(q) }
+
+// Policy is host.ReadPolicy.
+func (Kernel) Policy() (*host.Policy, error) { return host.ReadPolicy() }
+
+// A Way is how packets to an address leave this host.
+type Way struct {
+	host.RouteAnswer
+
+	// Rule is the rule of ip-rule(8) that sends them to a table of its own.
+	Rule string `json:"rule,omitempty"`
+
+	// Refusal says why there is no way. The fields above are then zero.
+	Refusal string `json:"refusal,omitempty"`
+
+	// Fault says why they would be lost on it.
+	Fault *Fault `json:"fault,omitempty"`
+}
+
+// A Fault is something wrong, and what cures it.
+type Fault struct {
+	Text string   `json:"text"`
+	Hint string   `json:"hint,omitempty"` // what to do, where commands cannot say it
+	Cure []string `json:"cure,omitempty"` // commands, to be run in this order
+}
+
+// Alone is what the kernel would do without srcproxy.
+type Alone struct {
+	Addr    netip.Addr `json:"address,omitzero"`
+	Cause   host.Cause `json:"cause,omitempty"`
+	Text    string     `json:"text,omitempty"`
+	Refusal string     `json:"refusal,omitempty"` // why it has no way
+}
+
+// way returns how packets of f leave from the source that was decided on.
+func (e *Explainer) way(f dialer.Flow, d *dialer.Decision) *Way {
+	if e.Routing == nil || d.Err != nil {
+		return nil
+	}
+	q := query(f, d)
+	a, err := e.Routing.Route(q)
+	if err != nil {
+		return &Way{Refusal: noWay(err), Fault: e.foreign(d, err)}
+	}
+	w := &Way{RouteAnswer: a}
+	policy, err := e.Routing.Policy()
+	if err != nil {
+		return w // the way alone says much
+	}
+	if r, ok := policy.RuleFor(q, a.Table); ok {
+		w.Rule = r.String()
+	}
+	w.Fault = e.wrongWay(q, a, d.Source, policy)
+	return w
+}
+
+// query returns what the kernel is asked about a flow. Where the kernel chooses the
+// source d has no address.
+func query(f dialer.Flow, d *dialer.Decision) host.RouteQuery {
+	q := host.RouteQuery{Dst: f.Dst.Addr(), Src: d.Addr, Protocol: unix.IPPROTO_TCP, SrcPort: d.Port, DstPort: f.Dst.Port()}
+	if strings.HasPrefix(f.Network, "udp") {
+		q.Protocol = unix.IPPROTO_UDP
+	}
+	return q
+}
+
+// alone returns what the kernel would do with f by itself.
+func (e *Explainer) alone(f dialer.Flow) *Alone {
+	if e.Routing == nil {
+		return nil
+	}
+	q := query(f, &dialer.Decision{})
+	c, err := e.Routing.KernelChoice(q)
+	if err != nil {
+		return &Alone{Refusal: noWay(err)}
+	}
+	return &Alone{Addr: c.Addr, Cause: c.Cause, Text: strings.TrimPrefix(c.String(), c.Addr.String()+", ")}
+}
+
+// noWay is the reason in err, without the operation.
+func noWay(err error) string {
+	if e := (*host.RouteError)(nil); errors.As(err, &e) {
+		return e.Reason()
+	}
+	return err.Error()
+}
+
+// foreign is what is wrong with a source whose answers do not come back.
+func (e *Explainer) foreign(d *dialer.Decision, err error) *Fault {
+	if !errors.Is(err, host.ErrForeign) {
+		return nil
+	}
+	p := netip.PrefixFrom(d.Addr, d.Addr.BitLen())
+	if d.Source != nil && d.Source.Prefix.IsValid() {
+		p = d.Source.Prefix
+	}
+	return &Fault{
+		Text: fmt.Sprintf("answers to %v do not reach this host", p),
+		Cure: []string{addLocalRoute(p)},
+	}
+}
+
+// wrongWay is what is wrong with packets that leave by another link than that of their
+// source.
+func (e *Explainer) wrongWay(q host.RouteQuery, a host.RouteAnswer, s *dialer.Source, p *host.Policy) *Fault {
+	if e.Host == nil || !q.Src.IsValid() {
+		return nil
+	}
+	owner, wrong := e.Host.WrongEgress(q.Src, a)
+	if !wrong {
+		return nil
+	}
+	w := &Fault{Text: fmt.Sprintf("packets from %v leave by %s, but the address lives on %s; that provider will drop them", q.Src, leavesBy(a), owner.Name)}
+	c := egressCure{host: e.Host, policy: p, query: q, answer: a, owner: owner, gateway: e.gateway(s, q.Dst.Is4())}
+	w.Cure = c.commands()
+	if w.Cure == nil {
+		w.Hint = fmt.Sprintf("no route by %s names its gateway; find out which one it is, then: %s", owner.Name, c.template())
+	}
+	return w
+}
+
+// leavesBy returns "eth0 (via 198.51.100.1)".
+func leavesBy(a host.RouteAnswer) string {
+	if !a.Gateway.IsValid() {
+		return a.Link
+	}
+	return fmt.Sprintf("%s (via %v)", a.Link, a.Gateway)
+}
+
+// gateway returns what the configuration says about the way of a source.
+func (e *Explainer) gateway(*dialer.Source, bool) netip.Addr { return netip.Addr{} }
