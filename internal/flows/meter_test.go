@@ -113,7 +113,8 @@ func TestRules(t *testing.T) {
 		if diff := cmp.Diff(want, r.Rules()); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}
-		r.KeepRules(func(name string) bool { return name == "inside" })
+		r.KeepRules(map[string]string{"inside": "rule 7", "none": "rule 8"})
+		want[1].Name = "rule 7"
 		if diff := cmp.Diff(want[1:2], r.Rules()); diff != "" {
 			t.Errorf("kept, -want +got:\n%s", diff)
 		}

@@ -64,9 +64,16 @@ func (r *Registry) Rules() []RuleStats {
 	return out
 }
 
-// KeepRules forgets the counts of all rules but those for which keep is true.
-func (r *Registry) KeepRules(keep func(name string) bool) {
+// KeepRules keeps the counts of the rules in names under the names that they have there,
+// and forgets all others.
+func (r *Registry) KeepRules(names map[string]string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	maps.DeleteFunc(r.rules, func(name string, _ *ruleCount) bool { return !keep(name) })
+	kept := make(map[string]*ruleCount, len(names))
+	for was, is := range names {
+		if c := r.rules[was]; c != nil {
+			kept[is] = c
+		}
+	}
+	r.rules = kept
 }
