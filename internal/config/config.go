@@ -11,6 +11,8 @@
 package config
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -44,6 +46,8 @@ type Config struct {
 	DNS      DNS
 	Log      Log
 
+	sum   string         // see Sum
+	root  *node          // of the file; nil where there is none
 	marks map[mark]*node // where things stand
 }
 
@@ -97,12 +101,16 @@ func Parse(path string, text []byte) (*Config, error) {
 		uses:     make(map[string]dialer.Use),
 		literals: make(map[netip.Addr]*dialer.Source),
 		leads:    make(map[int]*node),
+		sum:      sha256.New(),
 	}
+	d.sum.Write(text)
 	d.config.Path = path
+	d.config.root = root
 	d.root(root)
 	if err := d.errs.err(); err != nil {
 		return nil, err
 	}
+	d.config.sum = hex.EncodeToString(d.sum.Sum(nil))
 	return d.config, nil
 }
 
@@ -129,6 +137,10 @@ func Default() *Config {
 	}
 }
 
+// Sum returns a hash of the file and of the files it names, and nothing for the built-in
+// configuration: two files with the same path and sum say the same.
+func (c *Config) Sum() string { return c.sum }
+
 // Table compiles the rules.
 func (c *Config) Table() (*dialer.Table, error) { return dialer.NewTable(c.Rules, c.Default) }
 
@@ -143,7 +155,7 @@ func (c *Config) Position(kind, name string) string {
 	if n == nil {
 		return ""
 	}
-	return fmt.Sprintf("%s:%d", n.file.path, n.file.line(n.keyAt))
+	return n.position()
 }
 
 // mark notes where something stands, and reports whether the name was free.

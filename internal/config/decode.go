@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"hash"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -24,6 +25,7 @@ type decoder struct {
 	literals map[netip.Addr]*dialer.Source
 	leads    map[int]*node // `to` of the listener at that place
 	senders  []endpoint    // what forwards with a fixed port send from
+	sum      hash.Hash     // of all that is read
 
 	words       []string // see useWords
 	sourceWords []string // see sourceNames

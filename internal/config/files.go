@@ -48,6 +48,7 @@ func (d *decoder) read(n *node, name, hint string) ([]byte, bool) {
 	}
 	text, err := os.ReadFile(d.path(name))
 	if err == nil {
+		d.sum.Write(text)
 		return text, true
 	}
 	reason := err
