@@ -162,6 +162,7 @@ func proxyOnly(cfg *config.Config) *config.Config {
 	l.Name = "run"
 	l.Addrs = []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)}
 	c.Listen = []config.Listener{l}
+	c.Admin = config.Admin{} // that socket is the service's
 	c.Timeouts.Drain = min(c.Timeouts.Drain, endDrain)
 	c.Log.Level, c.Log.Flows = slog.LevelWarn, false // the command has the terminal
 	return &c

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/srcproxy/srcproxy/internal/admin"
 	"github.com/srcproxy/srcproxy/internal/config"
 	"github.com/srcproxy/srcproxy/internal/host"
 	"github.com/srcproxy/srcproxy/internal/server"
@@ -66,6 +67,8 @@ func (a *app) serve(cmd *cobra.Command, o *oneLine) error {
 		Reload:   reload,
 		Stderr:   a.stderr,
 		Terminal: terminal(a.stderr) && !a.json,
+		Sockets:  admin.Paths(a.getenv),
+		Version:  versionName(),
 		Ready:    a.ready,
 	})
 	if why := whyNotBound(err); why != "" {

@@ -45,6 +45,7 @@ type Config struct {
 	Timeouts Timeouts
 	DNS      DNS
 	Log      Log
+	Admin    Admin
 
 	sum   string         // see Sum
 	root  *node          // of the file; nil where there is none
@@ -181,6 +182,7 @@ func (d *decoder) root(n *node) {
 	d.timeouts(k["timeouts"])
 	d.dns(k["dns"])
 	d.log(k["log"])
+	d.admin(k["admin"])
 	if i, ok := d.word(k["prefer"], "ipv6", "ipv4"); ok {
 		d.config.PreferIPv4 = i == 1
 	}

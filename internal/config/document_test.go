@@ -96,7 +96,7 @@ func TestExampleHasEveryKey(t *testing.T) {
 	}
 	seen := make(map[string]bool)
 	collect(seen, root, topTable)
-	for _, k := range []string{"limits", "timeouts", "dns", "log"} {
+	for _, k := range []string{"limits", "timeouts", "dns", "log", "admin"} {
 		collect(seen, root.child(k), table(k))
 	}
 	for _, k := range []string{"rules", "listen"} {

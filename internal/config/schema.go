@@ -53,6 +53,7 @@ const (
 	timeoutsTable table = "timeouts"
 	dnsTable      table = "dns"
 	logTable      table = "log"
+	adminTable    table = "admin"
 )
 
 // What stands under keys of several tables.
@@ -85,6 +86,7 @@ var schema = map[table][]key{
 		{name: "timeouts", want: "a table: [timeouts]"},
 		{name: "dns", want: "a table: [dns]"},
 		{name: "log", want: "a table: [log]"},
+		{name: "admin", want: "a table: [admin]"},
 	},
 	sourceTable: {
 		{name: "ip", want: `an address, a prefix or a range "lo-hi" in quotes, or a list of one address per family`},
@@ -162,6 +164,9 @@ var schema = map[table][]key{
 		{name: "format", want: `"auto", "text" or "json"`},
 		{name: "flows", want: wantBool},
 		{name: "destinations", want: wantBool},
+	},
+	adminTable: {
+		{name: "socket", want: "a path in quotes"},
 	},
 }
 

@@ -77,3 +77,6 @@ func (s Style) row(row []cell, widths []int) string {
 	}
 	return b.String()
 }
+
+// Alarm returns text as something that is wrong.
+func (s Style) Alarm(text string) string { return s.paint(red, text) }

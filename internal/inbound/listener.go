@@ -88,6 +88,9 @@ func (g *Gate) Enter(limit int64) bool {
 // Leave undoes one Enter that returned true.
 func (g *Gate) Leave() { g.n.Add(-1) }
 
+// Len returns how many are inside.
+func (g *Gate) Len() int { return int(g.n.Load()) }
+
 // Listener accepts connections on one address. Make it with Listen.
 type Listener struct {
 	ln       *net.TCPListener

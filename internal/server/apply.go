@@ -42,12 +42,18 @@ func (s *server) apply(cfg *config.Config) error {
 	if err != nil {
 		return errors.Join(err, closeAll(tcp))
 	}
+	socket, err := s.openSocket(cfg)
+	if err != nil {
+		return errors.Join(err, closeAll(tcp), closeAll(udp))
+	}
 	s.configure(cfg)
 	s.sources.Set(sourcesOf(cfg))
 	s.users, s.names = p.users, p.names
 	oldTCP := swap(s.tcp, p.tcp, tcp)
 	oldUDP := swap(s.udp, p.udp, udp)
 	s.announce(tcp, udp, p)
+	s.show(cfg, p.dialers)
+	s.useSocket(cfg, socket)
 	for _, l := range oldTCP {
 		s.retire(l)
 	}

@@ -19,6 +19,8 @@ type plan struct {
 	udp   map[netip.AddrPort]*udprelay.Settings
 	users map[string]*inbound.Users
 	names *egress.Resolver
+
+	dialers Dialers // of which they have theirs
 }
 
 func (s *server) plan(cfg *config.Config) (*plan, error) {
@@ -33,6 +35,8 @@ func (s *server) plan(cfg *config.Config) (*plan, error) {
 		udp:   make(map[netip.AddrPort]*udprelay.Settings),
 		users: make(map[string]*inbound.Users),
 		names: dialers.Names,
+
+		dialers: dialers,
 	}
 	for i := range cfg.Listen {
 		l := &cfg.Listen[i]

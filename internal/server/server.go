@@ -11,8 +11,11 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/internal/admin"
 	"github.com/srcproxy/srcproxy/internal/config"
 	"github.com/srcproxy/srcproxy/internal/egress"
 	"github.com/srcproxy/srcproxy/internal/flows"
@@ -35,6 +38,13 @@ type Options struct {
 	Stderr   io.Writer
 	Terminal bool
 
+	// Sockets are the places of the admin socket where the configuration does not say,
+	// the best one first; see admin.Paths. None: there is no socket then.
+	Sockets []string
+
+	// Version is what the admin socket tells.
+	Version string
+
 	// Ready is called once all listeners accept, with their addresses.
 	Ready func(*config.Config, []net.Addr)
 }
@@ -56,7 +66,9 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	s.sockets, s.version = o.Sockets, o.Version
 	defer func() { end(); s.watches.Wait() }()
+	defer s.endAdmin()
 	if err := s.apply(cfg); err != nil {
 		return err
 	}
@@ -67,7 +79,9 @@ func Run(ctx context.Context, o Options) error {
 	for {
 		select {
 		case <-o.Reload:
-			s.reload(o.Load)
+			_ = s.reload(o.Load) // it has logged the error
+		case a := <-s.asks:
+			s.answer(a, o.Load)
 		case <-ctx.Done():
 			s.drain()
 			return nil
@@ -75,7 +89,8 @@ func Run(ctx context.Context, o Options) error {
 	}
 }
 
-// server is the running program. Only the goroutine of Run uses it.
+// server is the running program. Only the goroutine of Run uses it; for the others there
+// is service.
 type server struct {
 	ctx      context.Context
 	stop     context.CancelFunc // ends ctx: nothing new is let in
@@ -95,6 +110,15 @@ type server struct {
 	retired  sync.WaitGroup // listeners that are closed, but whose flows live on
 	drainIn  time.Duration
 	reloads  int
+
+	started time.Time
+	version string
+	admin   *admin.Server
+	sockets []string      // where the admin socket may be
+	socket  *admin.Socket // nil: there is none
+	found   bool          // socket is one of sockets
+	asks    chan ask
+	view    atomic.Pointer[view]
 }
 
 func newServer(ctx context.Context, log *slog.Logger, level *slog.LevelVar) (*server, error) {
@@ -103,6 +127,9 @@ func newServer(ctx context.Context, log *slog.Logger, level *slog.LevelVar) (*se
 		level: level,
 		tcp:   make(map[netip.AddrPort]*inbound.Listener),
 		udp:   make(map[netip.AddrPort]*udprelay.Forward),
+
+		started: time.Now(),
+		asks:    make(chan ask),
 	}
 	s.ctx, s.stop = context.WithCancel(ctx)
 	h, err := host.Watch(ctx, s.log)
@@ -115,7 +142,8 @@ func newServer(ctx context.Context, log *slog.Logger, level *slog.LevelVar) (*se
 	}
 	s.watches.Go(h.Wait)
 	s.host, s.maxFiles = h, limit
-	s.flows = &flows.Registry{Log: s.log}
+	s.flows = &flows.Registry{Log: s.log, Denied: dialer.ErrDenied}
+	s.watches.Go(func() { s.sample(ctx) })
 	s.sources = &egress.Sources{Host: h, Log: s.log, EndFlows: s.flows.CloseLost}
 	s.watches.Go(func() { s.sources.Run(ctx) })
 	s.engine = &udprelay.Engine{Flows: s.flows, Log: s.log}
@@ -125,6 +153,7 @@ func newServer(ctx context.Context, log *slog.Logger, level *slog.LevelVar) (*se
 		Log:         s.log,
 		Sources:     s.sources,
 	}
+	s.admin = &admin.Server{Service: service{s}, Flows: s.flows, Log: s.log}
 	return s, nil
 }
 
@@ -150,17 +179,19 @@ func (s *server) addrs() []net.Addr {
 }
 
 // reload takes the configuration anew. One that cannot be used changes nothing.
-func (s *server) reload(load func() (*config.Config, error)) {
+func (s *server) reload(load func() (*config.Config, error)) error {
 	s.reloads++
 	cfg, err := load()
 	if err == nil {
 		err = s.apply(cfg)
 	}
+	s.note(err)
 	if err != nil {
 		s.log.Error("reload failed", "reloads", s.reloads, "err", err)
-		return
+		return err
 	}
 	s.log.Info("reloaded", "reloads", s.reloads)
+	return nil
 }
 
 // drain ends the program: nothing new is let in, TCP flows get their time to end, and
