@@ -24,7 +24,7 @@ const (
 	manyFlows   = manyClients * manyTargets
 	firstPort   = 20000 // of the forwards, and of the targets
 	maxSockets  = 1100
-	maxPerFlow  = 2048 // bytes of resident memory, half of which may be what the garbage collector leaves
+	maxPerFlow  = 1024 // bytes of resident memory
 	tries       = 10   // of a datagram that the busy machine has dropped
 )
 

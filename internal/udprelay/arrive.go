@@ -80,12 +80,13 @@ func (f *Forward) admitArrivals() {
 		}
 		fl := f.flow(end.key)
 		if fl == nil {
-			fl = f.opening(f.settings.Load(), end.key, 0).open(f.ctx)
+			o := f.opening(f.settings.Load(), end.key, 0)
+			fl = o.open(f.ctx)
 		}
 		if fl == nil {
 			continue // it was counted and logged
 		}
-		x.back.class = fl.legs[up].class
+		x.back.class = fl.class
 		if x.call != (callKey{}) {
 			fl.calls.add(f.engine.now(), x.call, x.back)
 		}

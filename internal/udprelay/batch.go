@@ -23,9 +23,10 @@ func maxBatches() int { return max(16, 2*runtime.GOMAXPROCS(0)) }
 type batch struct {
 	ms    [batchSize]pktinfo.Message
 	flows [batchSize]*flow // to which ms belong; nil: not to be sent
-	legs  [batchSize]leg   // by which ms go, where it is not the one of the flow
+	legs  [batchSize]leg   // by which ms go, if it is set before send: not by the flow's own
 	out   [batchSize]pktinfo.Message
 	of    [batchSize]*flow // to which out belong
+	used  int              // so many of each are to be cleared
 }
 
 // takeBatch waits while too many are in use.
@@ -43,9 +44,10 @@ func (e *Engine) takeBatch() *batch {
 }
 
 func (e *Engine) putBatch(b *batch) {
-	clear(b.flows[:])
-	clear(b.legs[:])
-	clear(b.of[:])
+	clear(b.flows[:b.used])
+	clear(b.legs[:b.used])
+	clear(b.of[:b.used])
+	b.used = 0
 	e.batches.Put(b)
 	<-e.inUse
 }
@@ -70,6 +72,7 @@ func (e *Engine) receiveBatch(c *pktinfo.Conn, relay func(b *batch, n int)) erro
 	if err != nil {
 		return err
 	}
+	b.used = n
 	relay(b, n)
 	return nil
 }
@@ -86,17 +89,22 @@ const (
 // order within a flow stays.
 func (b *batch) send(e *Engine, n int, w way) {
 	for i := range n {
+		if fl := b.flows[i]; fl != nil && b.legs[i].conn == nil {
+			b.legs[i] = fl.leg(w)
+		}
+	}
+	for i := range n {
 		if b.flows[i] == nil {
 			continue
 		}
-		c := b.leg(i, w).conn
+		c := b.legs[i].conn
 		k := 0
 		for j := i; j < n; j++ {
 			fl := b.flows[j]
 			if fl == nil {
 				continue
 			}
-			l := b.leg(j, w)
+			l := &b.legs[j]
 			if l.conn != c {
 				continue
 			}
@@ -107,14 +115,6 @@ func (b *batch) send(e *Engine, n int, w way) {
 		}
 		e.deliver(c, b.out[:k], b.of[:k], w)
 	}
-}
-
-// leg returns the way that message i goes, which has a flow.
-func (b *batch) leg(i int, w way) *leg {
-	if b.legs[i].conn != nil {
-		return &b.legs[i]
-	}
-	return &b.flows[i].legs[w]
 }
 
 // deliver sends ms, which belong to the flows of. One that cannot be sent does not

@@ -45,7 +45,8 @@ const (
 
 // calls is the calls of a client that came by another way than its own datagrams
 // leave: from another port of the peer, say. What belongs to them goes back there
-// (RFC 3261 section 18.2.2). The zero value is empty. It is safe for concurrent use.
+// (RFC 3261 section 18.2.2). The zero value is empty, and nil stays so. It is safe for
+// concurrent use.
 type calls struct {
 	mu    sync.Mutex
 	by    map[callKey]*call
@@ -59,6 +60,9 @@ type call struct {
 
 // add notes that call k came by l.
 func (c *calls) add(now time.Duration, k callKey, l leg) {
+	if c == nil {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if x := c.by[k]; x != nil {
@@ -91,6 +95,9 @@ func (c *calls) makeRoom(now time.Duration) {
 
 // find returns the way by which call k came, if it is known.
 func (c *calls) find(now time.Duration, k callKey) (leg, bool) {
+	if c == nil {
+		return leg{}, false
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	x := c.by[k]

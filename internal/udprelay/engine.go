@@ -48,6 +48,7 @@ type Engine struct {
 	tallies  tallies
 	refusals limiter
 	batches  sync.Pool
+	openings sync.Pool
 	inUse    chan struct{}  // one for each batch in use
 	all      sync.WaitGroup // the sweeper and the readers of owners
 	once     sync.Once
@@ -66,6 +67,7 @@ type Engine struct {
 	owners    map[netip.AddrPort]*owner // by the address they are bound to
 	closing   map[netip.AddrPort]*owner // those with a fixed port that are being closed
 	groups    map[groupKey]*group
+	numbers   flowList
 
 	associations associations
 	destinations atomic.Int64 // of associations, now
@@ -290,6 +292,7 @@ func (e *Engine) remove(fl *flow, reason error) {
 	fl.ended = true
 	fl.forward.forget(fl)
 	e.leave(fl)
+	e.numbers.remove(fl)
 	e.count--
 	if e.counts[fl.entry.Listener]--; e.counts[fl.entry.Listener] == 0 {
 		delete(e.counts, fl.entry.Listener)

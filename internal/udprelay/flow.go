@@ -21,12 +21,7 @@ var (
 	ErrLoop       = errors.New("the forward leads back to itself")
 )
 
-// key tells the flows of a forward apart: who asks, and which of our addresses.
-type key struct {
-	client netip.AddrPort
-	asked  netip.Addr
-}
-
+// keyOf returns the key of what a client sends, by its address and the one it asks.
 func keyOf(a *pktinfo.Addr) key { return key{a.Peer, a.Local} }
 
 // leg is where the datagrams of one direction go.
@@ -37,23 +32,28 @@ type leg struct {
 	class uint8
 }
 
-// flow is one UDP conversation.
+// flow is one UDP conversation. A hundred thousand of them are to fit into 100 MiB
+// with all that belongs to them, so it has nothing that its entry has.
 type flow struct {
 	forward *Forward
 	owner   *owner
-	entry   *flows.Flow
+	entry   *flows.Flow // Client, Dst and Src are the ends of the conversation
 	traffic *traffic
-	legs    [2]leg
+	asked   netip.Addr // by the client
 
 	last     atomic.Int64 // when the last datagram came, in nanoseconds of Engine.now
 	icmp     atomic.Int64
 	lastICMP atomic.Pointer[pktinfo.SocketError]
 
-	trunk *trunk // where it is shared
-	calls calls
+	trunk *trunk      // where it is shared
+	calls *calls      // likewise
 	stale atomic.Bool // the settings would have it leave from elsewhere
 
-	foreign bool // the source need not be on this host
+	number  uint32 // in Engine.numbers
+	ifIndex int32  // where the client's first datagram came in
+	class   uint8  // the TrafficClass of both ways
+	kernel  bool   // the routing table chooses the source
+	foreign bool   // the source need not be on this host
 
 	// The rest is under Engine.mu.
 	ended bool
@@ -61,11 +61,32 @@ type flow struct {
 	seen  time.Duration // a value that last has had
 }
 
-// key returns that of its forward's table.
-func (fl *flow) key() key { return keyOf(&fl.legs[down].addr) }
+// key returns what a datagram on way w is known by.
+func (fl *flow) key(w way) key {
+	if w == up {
+		return key{fl.entry.Client, fl.asked}
+	}
+	return key{from: fl.entry.Dst}
+}
 
 // peer returns the far end.
-func (fl *flow) peer() netip.AddrPort { return fl.legs[up].addr.Peer }
+func (fl *flow) peer() netip.AddrPort { return fl.entry.Dst }
+
+// source returns the address that it leaves from; the zero Addr where the kernel chooses.
+func (fl *flow) source() netip.Addr {
+	if fl.kernel {
+		return netip.Addr{}
+	}
+	return fl.entry.Src.Addr()
+}
+
+// leg returns where the datagrams of way w go.
+func (fl *flow) leg(w way) leg {
+	if w == up {
+		return leg{fl.owner.conn, pktinfo.Addr{Peer: fl.entry.Dst, Local: fl.source()}, fl.class}
+	}
+	return leg{fl.forward.conn, pktinfo.Addr{Peer: fl.entry.Client, Local: fl.asked, IfIndex: int(fl.ifIndex)}, fl.class}
+}
 
 func (fl *flow) use(now time.Duration)   { fl.last.Store(int64(now)) }
 func (fl *flow) lastUsed() time.Duration { return time.Duration(fl.last.Load()) }
@@ -85,7 +106,7 @@ func (fl *flow) sent(w way, n int) {
 func (fl *flow) unsent(w way, err error) {
 	e := fl.forward.engine
 	fl.forward.counts().drop(Unsent, 1)
-	source := fl.legs[up].addr.Local
+	source := fl.source()
 	if w == up && source.IsValid() && !fl.foreign && hasGone(err, source) {
 		e.end(fl, fmt.Errorf("source %q: %w: %w", fl.entry.Source, flows.ErrSourceDown, err))
 	}

@@ -32,7 +32,7 @@ type Forward struct {
 	arrivals   arrivals
 
 	mu    sync.RWMutex
-	flows map[key]*flow // written with Engine.mu held, too
+	flows flowTable // written with Engine.mu held, too
 
 	// The rest is under Engine.mu.
 	idle    idleHeap
@@ -48,7 +48,7 @@ func newForward(ctx context.Context, e *Engine, c *pktinfo.Conn, s *Settings) *F
 		engine:  e,
 		conn:    c,
 		port:    boundTo(c).Port(),
-		flows:   make(map[key]*flow),
+		flows:   flowTable{way: up, all: &e.numbers},
 		pins:    make(map[*owner]bool),
 		renewed: make(chan struct{}, 1),
 	}
@@ -152,7 +152,8 @@ func (f *Forward) ask(b *batch, n int) {
 	now := f.engine.now()
 	f.mu.RLock()
 	for i := range n {
-		b.flows[i] = f.flows[keyOf(&b.ms[i].Addr)]
+		k := keyOf(&b.ms[i].Addr)
+		b.flows[i] = f.flows.find(&k)
 	}
 	f.mu.RUnlock()
 	for i := range n {
@@ -190,7 +191,7 @@ func (f *Forward) teach(b *batch, i int, now time.Duration) {
 func (f *Forward) flow(k key) *flow {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	return f.flows[k]
+	return f.flows.find(&k)
 }
 
 // remember puts fl into the tables of f. Engine.mu is held.
@@ -198,7 +199,7 @@ func (f *Forward) remember(fl *flow) {
 	f.idle.add(fl)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.flows[fl.key()] = fl
+	f.flows.put(fl)
 }
 
 // forget is the reverse of remember.
@@ -206,5 +207,5 @@ func (f *Forward) forget(fl *flow) {
 	f.idle.remove(fl)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.flows, fl.key())
+	f.flows.remove(fl)
 }

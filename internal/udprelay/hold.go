@@ -26,15 +26,15 @@ func (f *Forward) warn(s *Settings, err error) {
 func (f *Forward) age(s *Settings) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	for k, fl := range f.flows {
+	for fl := range f.flows.flows() {
 		if fl.trunk == nil {
 			continue
 		}
-		q := s.query(k, f.port)
+		q := s.query(fl.key(up), f.port)
 		q.Dst = netip.AddrPortFrom(fl.peer().Addr(), q.Dst.Port())
 		dec := s.Dialer.Decide(q)
 		r := routeOf(&dec, q.Dst, s.sourcePort(f.port))
-		same := dec.Err == nil && r.source == fl.legs[up].addr.Local && r.port == fl.owner.at.Port()
+		same := dec.Err == nil && r.source == fl.source() && r.port == fl.owner.at.Port()
 		fl.stale.Store(!same && dec.Use.Pool == nil) // what a pool picks may differ by itself
 	}
 }

@@ -11,9 +11,9 @@ import (
 )
 
 // TestFlowMemory opens flows of many clients to many targets, which share their
-// sockets: each takes at most 1 KiB, its parts of the tables and sockets included.
+// sockets: each takes at most 768 bytes, its parts of the tables and sockets included.
 func TestFlowMemory(t *testing.T) {
-	const clients, targets, most = 500, 20, 1024
+	const clients, targets, most = 500, 20, 768
 	e, _ := newEngine(t)
 	e.Flows.SetLogging(false, false)
 	d := always(t, dialer.Use{Source: source("s", "127.0.0.2")})

@@ -151,11 +151,12 @@ func (o *opening) decide(ctx context.Context) error {
 func (fl *flow) send(datagrams [][]byte, w way) {
 	ms := make([]pktinfo.Message, len(datagrams))
 	of := make([]*flow, len(datagrams))
+	l := fl.leg(w)
 	for i, b := range datagrams {
-		ms[i] = pktinfo.Message{Buf: b, N: len(b), Addr: fl.legs[w].addr, TrafficClass: fl.legs[w].class}
+		ms[i] = pktinfo.Message{Buf: b, N: len(b), Addr: l.addr, TrafficClass: l.class}
 		of[i] = fl
 	}
-	fl.forward.engine.deliver(fl.legs[w].conn, ms, of, w)
+	fl.forward.engine.deliver(l.conn, ms, of, w)
 }
 
 // refusals is why each address of a name was refused.

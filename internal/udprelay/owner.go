@@ -26,8 +26,8 @@ type owner struct {
 	done   chan struct{} // closed when its reader has ended
 
 	mu    sync.RWMutex
-	peers map[netip.AddrPort]*flow // written with Engine.mu held, too
-	trunk *trunk                   // likewise; the flows that may have the same peer
+	peers flowTable // written with Engine.mu held, too
+	trunk *trunk    // likewise; the flows that may have the same peer
 
 	// The rest is under Engine.mu.
 	pins  int // forwards that hold it although it has no flow
@@ -168,7 +168,7 @@ func (e *Engine) fixedOwner(r *route) (*owner, error) {
 	}
 	if fl != nil {
 		return nil, fmt.Errorf(`%w: %v to %v is the flow of %v; share = "sip" lets SIP phones share it, else give this client another source_port, or a listener with another source`,
-			ErrPortTaken, o.at, r.peer, fl.key().client)
+			ErrPortTaken, o.at, r.peer, fl.entry.Client)
 	}
 	return o, nil
 }
@@ -245,7 +245,7 @@ func explain(err error, r *route, at netip.AddrPort) error {
 
 // open opens a socket on that port of the source, zero for any, and reads from it.
 func (e *Engine) open(r *route, port uint16) (*owner, error) {
-	o := &owner{engine: e, counts: r.counts, done: make(chan struct{}), peers: make(map[netip.AddrPort]*flow)}
+	o := &owner{engine: e, counts: r.counts, done: make(chan struct{}), peers: flowTable{way: down, all: &e.numbers}}
 	lc := pktinfo.ListenConfig{
 		ReadBuffer:  ownerBuffer,
 		WriteBuffer: ownerBuffer,
@@ -277,7 +277,7 @@ func (e *Engine) leave(fl *flow) {
 		fl.trunk.remove(fl)
 	} else {
 		o.mu.Lock()
-		delete(o.peers, fl.peer())
+		o.peers.remove(fl)
 		o.mu.Unlock()
 	}
 	if o.group != nil {
@@ -288,7 +288,7 @@ func (e *Engine) leave(fl *flow) {
 
 // release closes o if nobody needs it.
 func (e *Engine) release(o *owner) {
-	if o.pins > 0 || len(o.peers) > 0 || o.trunk != nil && !o.trunk.isEmpty() {
+	if o.pins > 0 || o.peers.len > 0 || o.trunk != nil && !o.trunk.isEmpty() {
 		return
 	}
 	delete(e.owners, o.at)
@@ -309,7 +309,7 @@ func (e *Engine) release(o *owner) {
 func (o *owner) flow(peer netip.AddrPort) *flow {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
-	return o.peers[peer]
+	return o.peers.find(&key{from: peer})
 }
 
 // shared returns one of the flows that share peer, or nil.
@@ -323,7 +323,7 @@ func (o *owner) shared(peer netip.AddrPort) *flow {
 // alone returns the one flow with peer, or nil where several share it.
 func (o *owner) alone(peer netip.AddrPort) *flow {
 	o.mu.RLock()
-	fl, t := o.peers[peer], o.trunk
+	fl, t := o.peers.find(&key{from: peer}), o.trunk
 	o.mu.RUnlock()
 	if fl == nil && t != nil {
 		return t.alone(peer)
@@ -366,7 +366,7 @@ func (o *owner) answer(b *batch, n int) {
 	o.mu.RLock()
 	trunk := o.trunk
 	for i := range n {
-		b.flows[i] = o.peers[b.ms[i].Addr.Peer]
+		b.flows[i] = o.peers.find(&key{from: b.ms[i].Addr.Peer})
 	}
 	o.mu.RUnlock()
 	for i := range n {

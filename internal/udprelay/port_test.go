@@ -304,22 +304,22 @@ func TestGone(t *testing.T) {
 	}
 	ms := make([]pktinfo.Message, 3)
 	for i := range ms {
-		ms[i] = pktinfo.Message{Buf: []byte("x"), N: 1, Addr: fl.legs[up].addr}
+		ms[i] = pktinfo.Message{Buf: []byte("x"), N: 1, Addr: fl.leg(up).addr}
 	}
 	ms[1].Addr.Local = netip.MustParseAddr("::1") // of the wrong family
 	sent := len(p.sources(t, 1))
-	e.deliver(fl.legs[up].conn, ms, []*flow{fl, fl, fl}, up)
+	e.deliver(fl.leg(up).conn, ms, []*flow{fl, fl, fl}, up)
 	p.sources(t, sent+2) // one that cannot be sent does not stop the others
 	receive(t, c)
 	receive(t, c)
 	// No address of 127.0.0.0/8 can be taken away, so the flow gets one that is not here:
 	// the kernel's answer to the send is a real one.
 	f.mu.Lock()
-	fl.legs[up].addr.Local = netip.MustParseAddr("192.0.2.1")
+	fl.entry.Src = netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), fl.entry.Src.Port())
 	f.mu.Unlock()
 	send(t, c, addrPort(f.conn), "2")
 	until(t, "the flow's line", func() bool { return lines.count("msg=flow") == 1 })
-	if lines.count(flows.ErrSourceDown.Error()) != 1 || lines.count("192.0.2.1") != 1 {
+	if lines.count(flows.ErrSourceDown.Error()) != 1 || lines.count("write udp 192.0.2.1:") != 1 {
 		t.Errorf("log: %s", lines)
 	}
 	echo(t, c, addrPort(f.conn), "decided anew")
@@ -331,25 +331,30 @@ func TestGroup(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	g := &group{from: make(map[netip.AddrPort]int)}
 	type slot struct {
-		o    *owner
-		peer netip.AddrPort
+		o  *owner
+		fl *flow
 	}
 	var live []slot
+	var numbers flowList
+	leave := func(s slot) {
+		s.o.peers.remove(s.fl)
+		g.free(s.fl.peer(), s.o.index)
+		if s.o.peers.len == 0 {
+			g.drop(s.o.index)
+		}
+		numbers.remove(s.fl)
+	}
 	for step := range 20000 {
 		if len(live) > 0 && r.IntN(100) < 48 {
 			i := r.IntN(len(live))
 			s := live[i]
 			live = append(live[:i], live[i+1:]...)
-			delete(s.o.peers, s.peer)
-			g.free(s.peer, s.o.index)
-			if len(s.o.peers) == 0 {
-				g.drop(s.o.index)
-			}
+			leave(s)
 			continue
 		}
 		peer := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, 1}), uint16(1+r.IntN(8)))
 		want := 0
-		for want < len(g.owners) && g.owners[want].peers[peer] != nil {
+		for want < len(g.owners) && g.owners[want].flow(peer) != nil {
 			want++
 		}
 		got := g.first(peer)
@@ -357,17 +362,15 @@ func TestGroup(t *testing.T) {
 			t.Fatalf("step %d: owner %d, want %d of %d", step, got, want, len(g.owners))
 		}
 		if got == len(g.owners) {
-			g.owners = append(g.owners, &owner{group: g, index: got, peers: make(map[netip.AddrPort]*flow)})
+			g.owners = append(g.owners, &owner{group: g, index: got, peers: flowTable{way: down, all: &numbers}})
 		}
-		g.owners[got].peers[peer] = new(flow)
-		live = append(live, slot{g.owners[got], peer})
+		fl := &flow{entry: &flows.Flow{Info: flows.Info{Dst: peer}}}
+		numbers.add(fl)
+		g.owners[got].peers.put(fl)
+		live = append(live, slot{g.owners[got], fl})
 	}
 	for _, s := range live {
-		delete(s.o.peers, s.peer)
-		g.free(s.peer, s.o.index)
-		if len(s.o.peers) == 0 {
-			g.drop(s.o.index)
-		}
+		leave(s)
 	}
 	if len(g.owners) != 0 || len(g.from) != 0 {
 		t.Errorf("%d owners and %d peers are left", len(g.owners), len(g.from))

@@ -72,7 +72,7 @@ func (s *Settings) query(k key, port uint16) dialer.Flow {
 	q := s.Target
 	q.Network = "udp"
 	q.Listener = s.Name
-	q.Client = k.client
+	q.Client = k.from
 	q.Asked = netip.AddrPortFrom(k.asked, port)
 	if q.Dst.Port() == 0 {
 		q.Dst = netip.AddrPortFrom(q.Dst.Addr(), port)

@@ -26,8 +26,8 @@ type opening struct {
 	decision dialer.Decision
 }
 
-func (f *Forward) opening(s *Settings, k key, ifIndex int) *opening {
-	return &opening{
+func (f *Forward) opening(s *Settings, k key, ifIndex int) opening {
+	return opening{
 		forward:  f,
 		settings: s,
 		key:      k,
@@ -53,10 +53,12 @@ func (f *Forward) start(m *pktinfo.Message) *flow {
 	if fl := f.flow(k); fl != nil {
 		return fl // from an earlier datagram of the same batch
 	}
+	o := f.engine.takeOpening()
+	defer f.engine.putOpening(o)
 	s := f.settings.Load()
-	o := f.opening(s, k, m.Addr.IfIndex)
+	*o = f.opening(s, k, m.Addr.IfIndex)
 	switch {
-	case k.client != s.Inbound && !s.allows(k.client.Addr()):
+	case k.from != s.Inbound && !s.allows(k.from.Addr()):
 		f.refuse(o, ErrNotAllowed, 1)
 		return nil
 	case !o.query.Dst.Addr().IsValid():
@@ -64,6 +66,20 @@ func (f *Forward) start(m *pktinfo.Message) *flow {
 		return nil
 	}
 	return o.open(f.ctx)
+}
+
+// takeOpening returns one from the pool: a flood of clients would else leave more
+// garbage than flows.
+func (e *Engine) takeOpening() *opening {
+	if o, ok := e.openings.Get().(*opening); ok {
+		return o
+	}
+	return new(opening)
+}
+
+func (e *Engine) putOpening(o *opening) {
+	*o = opening{}
+	e.openings.Put(o)
 }
 
 // open opens the flow, or refuses it and returns nil.
@@ -91,7 +107,7 @@ func (f *Forward) refuse(o *opening, err error, n int) {
 	case errors.Is(err, errUnresolved):
 		reason = Unresolved
 	}
-	if e.refusals.allow(refusal{o.key.client.Addr(), o.settings.Name, o.decision.Rule}, e.now()) {
+	if e.refusals.allow(refusal{o.key.from.Addr(), o.settings.Name, o.decision.Rule}, e.now()) {
 		e.Flows.Refuse(o.info(), o.began, err)
 	}
 	f.counts().drop(reason, n)
@@ -101,7 +117,7 @@ func (f *Forward) refuse(o *opening, err error, n int) {
 func (o *opening) info() flows.Info {
 	i := flows.Info{
 		Listener: o.settings.Name,
-		Client:   o.key.client,
+		Client:   o.key.from,
 		Network:  "udp",
 		Dst:      o.query.Dst,
 		Name:     o.query.Name,
@@ -161,10 +177,17 @@ func (e *Engine) admit(o *opening) (*flow, error) {
 
 // enter makes the flow and puts it into the table of its owner, which then stays.
 func (e *Engine) enter(o *opening, own *owner, r *route, info flows.Info) *flow {
-	f, class := o.forward, o.settings.class()
-	fl := &flow{forward: f, owner: own, foreign: r.freeBind}
-	fl.legs[up] = leg{own.conn, pktinfo.Addr{Peer: r.peer, Local: r.source}, class}
-	fl.legs[down] = leg{f.conn, pktinfo.Addr{Peer: o.key.client, Local: o.key.asked, IfIndex: o.ifIndex}, class}
+	f := o.forward
+	fl := &flow{
+		forward: f,
+		owner:   own,
+		asked:   o.key.asked,
+		ifIndex: int32(o.ifIndex),
+		class:   o.settings.class(),
+		kernel:  !r.source.IsValid(),
+		foreign: r.freeBind,
+	}
+	e.numbers.add(fl)
 	fl.traffic = e.tallies.of(info.Listener).of(info.Source)
 	fl.use(e.now())
 	fl.entry = e.Flows.Open(info, func(reason error) { e.end(fl, reason) })
@@ -173,13 +196,13 @@ func (e *Engine) enter(o *opening, own *owner, r *route, info flows.Info) *flow 
 		f.pins[own] = r.share
 	}
 	if r.share {
-		fl.trunk = own.share()
+		fl.trunk, fl.calls = own.share(), new(calls)
 		fl.trunk.add(fl)
 		return fl
 	}
 	own.mu.Lock()
 	defer own.mu.Unlock()
-	own.peers[r.peer] = fl
+	own.peers.put(fl)
 	return fl
 }
 
@@ -200,9 +223,9 @@ const maxHops = 8
 func (e *Engine) loops(f *Forward, k key) bool {
 	h := f
 	for range maxHops {
-		o := e.owners[k.client]
+		o := e.owners[k.from]
 		if o == nil {
-			o = e.owners[netip.AddrPortFrom(wildcard(k.client.Addr()), k.client.Port())]
+			o = e.owners[netip.AddrPortFrom(wildcard(k.from.Addr()), k.from.Port())]
 		}
 		if o == nil {
 			return false
@@ -218,7 +241,7 @@ func (e *Engine) loops(f *Forward, k key) bool {
 		if fl.forward == f {
 			return true
 		}
-		h, k = fl.forward, fl.key()
+		h, k = fl.forward, fl.key(up)
 	}
 	return true
 }

@@ -209,7 +209,7 @@ func (t *trunk) route(now time.Duration, m *pktinfo.Message) verdict {
 	}
 	v := t.find(now, m)
 	if v.flow != nil && v.call != (callKey{}) && (v.flow.peer() != peer || v.flow.owner != t.owner) {
-		v.flow.calls.add(now, v.call, t.owner.leg(&m.Addr, v.flow.legs[up].class))
+		v.flow.calls.add(now, v.call, t.owner.leg(&m.Addr, v.flow.class))
 	}
 	return v
 }
