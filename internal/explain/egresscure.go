@@ -73,7 +73,10 @@ func (c *egressCure) addDefault(gw netip.Addr, t host.Table) string {
 	if gw.IsValid() {
 		s += " via " + gw.String()
 	}
-	s += fmt.Sprintf(" dev %s table %v", c.owner.Name, t)
+	s += " dev " + c.owner.Name
+	if t != host.TableMain {
+		s += fmt.Sprintf(" table %v", t)
+	}
 	if gw.IsValid() && !c.onLink(gw) {
 		s += " onlink"
 	}

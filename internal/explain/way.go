@@ -92,6 +92,9 @@ func query(f dialer.Flow, d *dialer.Decision) host.RouteQuery {
 	if strings.HasPrefix(f.Network, "udp") {
 		q.Protocol = unix.IPPROTO_UDP
 	}
+	if d.Source != nil {
+		q.Link, q.Mark = d.Source.Device, d.Source.Mark
+	}
 	return q
 }
 
@@ -137,6 +140,9 @@ func (e *Explainer) wrongWay(q host.RouteQuery, a host.RouteAnswer, s *dialer.So
 	if e.Host == nil || !q.Src.IsValid() {
 		return nil
 	}
+	if a.Assumed {
+		return e.noRouteByDevice(q, p)
+	}
 	owner, wrong := e.Host.WrongEgress(q.Src, a)
 	if !wrong {
 		return nil
@@ -148,6 +154,18 @@ func (e *Explainer) wrongWay(q host.RouteQuery, a host.RouteAnswer, s *dialer.So
 		w.Hint = fmt.Sprintf("no route by %s names its gateway; find out which one it is, then: %s", owner.Name, c.template())
 	}
 	return w
+}
+
+// noRouteByDevice is what is wrong with a source that is bound to a link by which no
+// route leads: the kernel takes all for neighbours there.
+func (e *Explainer) noRouteByDevice(q host.RouteQuery, p *host.Policy) *Fault {
+	f := &Fault{Text: fmt.Sprintf("no route to %v leads by %s, so the kernel looks for it on the link itself", q.Dst, q.Link)}
+	c := egressCure{host: e.Host, policy: p, query: q, owner: host.Link{Name: q.Link}}
+	if r := c.defaultRoute(); r.Dst.IsValid() {
+		const last = 1000 // after those that lead by other links
+		f.Cure = []string{c.addDefault(r.Gateway, host.TableMain) + fmt.Sprintf(" metric %d", last)}
+	}
+	return f
 }
 
 // leavesBy returns "eth0 (via 198.51.100.1)".

@@ -53,6 +53,7 @@ ip -6 route add default via 2001:db8:2::1 dev wan2 table 107
 ip rule add from 192.0.2.8 lookup 120 priority 900
 ip route add default via 192.0.2.1 dev wan2 table 120
 ip rule add to 203.0.113.77 lookup 105 priority 800
+ip rule add fwmark 7 lookup 120 priority 901
 `
 
 const twoWays = `default = "wan1"
@@ -62,6 +63,9 @@ wan2    = ["192.0.2.7", "2001:db8:2::7"]
 ruled   = "192.0.2.8"
 service = "198.51.100.98"
 crawl   = { ip = "2001:db8:64::/64" }
+bound   = "192.0.2.7"
+lost    = "192.0.2.8"
+marked  = "192.0.2.7"
 [[rules]]
 to  = ["203.0.113.2", "203.0.113.77", "2001:db8:99::2"]
 use = "wan2"
@@ -77,6 +81,15 @@ use = "service"
 [[rules]]
 to  = "2001:db8:99::64"
 use = "crawl"
+[[rules]]
+to  = "203.0.113.6"
+use = "bound"
+[[rules]]
+to  = "203.0.113.7"
+use = "marked"
+[[rules]]
+to  = "203.0.113.8"
+use = "lost"
 `
 
 // here explains what the configuration does in a namespace that the script has set up.
@@ -88,6 +101,16 @@ func here(t *testing.T, setUp string, f dialer.Flow, dial bool) *explain.Answer 
 	e := explainer(t, twoWays)
 	e.Dialer.Resolver = hosts{"two.example": {"203.0.113.1", "203.0.113.2"}}
 	e.Routing = explain.Kernel{}
+	for _, s := range e.Config.Sources {
+		switch s.Name {
+		case "bound":
+			s.Device = "wan2"
+		case "lost":
+			s.Device = "p2"
+		case "marked":
+			s.Mark = 7
+		}
+	}
 	var a *explain.Answer
 	if err := n.Do(func() (err error) {
 		if e.Host, err = host.Read(); err != nil {
@@ -117,6 +140,9 @@ func TestWays(t *testing.T) {
 		{"way-kernel", "203.0.113.4:80", true},
 		{"way-from-lo", "203.0.113.5:80", true},
 		{"way-foreign", "[2001:db8:99::64]:80", false},
+		{"way-device", "203.0.113.6:80", true},
+		{"way-device-none", "203.0.113.8:80", true},
+		{"way-mark", "203.0.113.7:80", true},
 		{"way-none", "203.0.113.1:80", false},
 		{"way-local", "198.51.100.10:80", true},
 	} {
