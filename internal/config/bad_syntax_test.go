@@ -181,7 +181,7 @@ x = 1
 `, `testdata/config.toml:2:2: the file has no key "frobnicate"
     [frobnicate]
      ^
-    known keys: default, prefer, sources, pools, rules, listen, limits, timeouts, dns, log, admin`},
+    known keys: default, prefer, sources, pools, rules, listen, attach, limits, timeouts, dns, log, admin`},
 		{"unknown key", `default = "kernel"
 [timeouts]
 handshak = "10s"

@@ -41,6 +41,7 @@ type Config struct {
 
 	Rules    []dialer.Rule
 	Listen   []Listener
+	Attach   []Attach
 	Limits   Limits
 	Timeouts Timeouts
 	DNS      DNS
@@ -149,8 +150,8 @@ func (c *Config) Table() (*dialer.Table, error) { return dialer.NewTable(c.Rules
 type mark struct{ kind, name string }
 
 // Position returns where something stands, as path:line, or nothing when it stands
-// nowhere. The kind is "rule", "source", "pool", "listener" or "default", the name
-// that of Decision.Rule, Source, Pool or Listener; a default has none.
+// nowhere. The kind is "rule", "source", "pool", "listener", "attach" or "default",
+// the name that of Decision.Rule, Source, Pool, Listener or Attach; a default has none.
 func (c *Config) Position(kind, name string) string {
 	n := c.marks[mark{kind, name}]
 	if n == nil {
@@ -178,6 +179,7 @@ func (d *decoder) root(n *node) {
 	d.pools(k["pools"])
 	d.rules(k["rules"])
 	d.listeners(k["listen"])
+	d.attachments(k["attach"])
 	d.limits(k["limits"])
 	d.timeouts(k["timeouts"])
 	d.dns(k["dns"])

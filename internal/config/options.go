@@ -29,7 +29,7 @@ func (d *decoder) options(k map[string]*node, s *dialer.Source) {
 
 // AllSources returns every source that flows may leave from: the named ones in the order
 // of the file, whether they are used or not, and after them those that stand as an
-// address in a pool, a rule, a listener or the default, by address.
+// address in a pool, a rule, a listener, an [[attach]] or the default, by address.
 func (c *Config) AllSources() []*dialer.Source {
 	out := slices.Clone(c.Sources)
 	seen := make(map[*dialer.Source]bool, len(out))
@@ -63,6 +63,11 @@ func (c *Config) uses() []dialer.Use {
 	}
 	for i := range c.Listen {
 		if u := c.Listen[i].Use; u != nil {
+			uses = append(uses, *u)
+		}
+	}
+	for i := range c.Attach {
+		if u := c.Attach[i].Use; u != nil {
 			uses = append(uses, *u)
 		}
 	}

@@ -54,6 +54,11 @@ func (d *decoder) rule(n *node, i int) dialer.Rule {
 	r.User = texts(d.strings(k["user"]))
 	r.Listener = texts(d.strings(k["listener"]))
 	r.LocalPort = d.portRanges(k["local_port"])
+	for _, e := range d.strings(k["service"]) {
+		if s, ok := d.service(e); ok {
+			r.Service = append(r.Service, s)
+		}
+	}
 	r.SourcePort = d.port(k["source_port"])
 	d.outcome(n, k, &r)
 	return r

@@ -49,6 +49,7 @@ const (
 	poolTable     table = "pools.NAME"
 	ruleTable     table = "rules"
 	listenTable   table = "listen"
+	attachTable   table = "attach"
 	limitsTable   table = "limits"
 	timeoutsTable table = "timeouts"
 	dnsTable      table = "dns"
@@ -82,6 +83,7 @@ var schema = map[table][]key{
 		{name: "pools", want: "a table: [pools]"},
 		{name: "rules", want: "a list of tables: [[rules]]"},
 		{name: "listen", want: "a list of tables: [[listen]]"},
+		{name: "attach", want: "a list of tables: [[attach]]"},
 		{name: "limits", want: "a table: [limits]"},
 		{name: "timeouts", want: "a table: [timeouts]"},
 		{name: "dns", want: "a table: [dns]"},
@@ -112,6 +114,7 @@ var schema = map[table][]key{
 		{name: "user", want: wantNames},
 		{name: "listener", want: wantNames},
 		{name: "local_port", want: wantPorts},
+		{name: "service", want: wantNames},
 		{name: "map", want: "a table: [rules.map]"},
 		{name: "use", want: wantName},
 		{name: "source_port", want: wantPort},
@@ -139,6 +142,15 @@ var schema = map[table][]key{
 		{name: "share", want: `"sip"`, only: udpForwards},
 		{name: "inbound", want: `an address with port in quotes ("127.0.0.1:5080")`, only: udpForwards},
 		{name: "inbound_from", want: wantPrefixes, only: udpForwards},
+	},
+	attachTable: {
+		{name: "service", want: `the name of a service in quotes ("asterisk.service")`},
+		{name: "cgroup", want: `a path in quotes ("/some.slice")`},
+		{name: "use", want: wantName},
+		{name: "override", want: wantBool},
+		{name: "names", want: `"resolve"`},
+		{name: "wildcard_port", want: `"mark"`},
+		{name: "persist", want: wantBool},
 	},
 	limitsTable: {
 		{name: "connections", want: wantCount},
@@ -179,7 +191,7 @@ func (t table) title(n *node) string {
 		return fmt.Sprintf("source %q", n.key)
 	case poolTable:
 		return fmt.Sprintf("pool %q", n.key)
-	case ruleTable, listenTable:
+	case ruleTable, listenTable, attachTable:
 		return "[[" + string(t) + "]]"
 	}
 	return "[" + string(t) + "]"

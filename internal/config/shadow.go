@@ -74,6 +74,7 @@ func (w *warner) covers(a, b condition) bool {
 	return (a.Protocol == "" || a.Protocol == b.Protocol) &&
 		coversAll(w, a.User, b.User, func(x, y string) bool { return x == y }) &&
 		coversAll(w, a.Listener, b.Listener, func(x, y string) bool { return x == y }) &&
+		coversAll(w, a.Service, b.Service, func(x, y string) bool { return x == y }) &&
 		coversAll(w, a.Ports, b.Ports, coversPorts) &&
 		coversAll(w, a.LocalPort, b.LocalPort, coversPorts) &&
 		coversAll(w, a.Client, b.Client, coversPrefix) &&

@@ -17,6 +17,7 @@ func (c *Config) Warnings() []Warning {
 	w.families()
 	w.listeners()
 	w.rules()
+	w.attachments()
 	w.shadowed()
 	w.unused()
 	slices.SortStableFunc(w.out, func(a, b Warning) int { return cmp.Compare(a.order, b.order) })
@@ -83,7 +84,7 @@ func ruleName(r *dialer.Rule, i int) string {
 }
 
 func (w *warner) listeners() {
-	if len(w.c.Listen) == 0 {
+	if len(w.c.Listen)+len(w.c.Attach) == 0 {
 		w.add("default", "", `write [[listen]] with mixed = "127.0.0.1:1080"`, "there is no [[listen]], so nothing is served")
 	}
 	w.senders()
@@ -148,7 +149,7 @@ func (w *warner) rules() {
 	for i := range w.c.Rules {
 		r := &w.c.Rules[i]
 		name := ruleName(r, i)
-		if len(r.LocalPort) > 0 {
+		if len(r.LocalPort) > 0 && !slices.ContainsFunc(w.c.Attach, byRules) {
 			w.add("rule", name, "remove the rule, or leave local_port out",
 				"the rule never matches: proxies and forwards know no local_port")
 		}
@@ -214,6 +215,11 @@ func (w *warner) unused() {
 	}
 	for i := range w.c.Listen {
 		if u := w.c.Listen[i].Use; u != nil {
+			note(*u)
+		}
+	}
+	for i := range w.c.Attach {
+		if u := w.c.Attach[i].Use; u != nil {
 			note(*u)
 		}
 	}

@@ -48,6 +48,28 @@ func TestWarnings(t *testing.T) {
 		{"local_port", quiet + "[[rules]]\nlocal_port = 5060\nuse = \"deny\"\n", []string{
 			"4 the rule never matches: proxies and forwards know no local_port",
 		}},
+		{"local_port in the kernel", quiet + "[[attach]]\ncgroup = \"/\"\n[[rules]]\nlocal_port = 5060\nuse = \"deny\"\n", nil},
+		{"local_port beside a use", quiet + "[[attach]]\ncgroup = \"/\"\nuse = \"deny\"\n[[rules]]\nlocal_port = 5060\nuse = \"deny\"\n", []string{
+			"7 the rule never matches: proxies and forwards know no local_port",
+		}},
+		{"attach alone", "default = \"kernel\"\n[[attach]]\ncgroup = \"/\"\n", nil},
+		{"names in the kernel", quiet + "[[attach]]\ncgroup = \"/a\"\nnames = \"resolve\"\n[[attach]]\ncgroup = \"/b\"\n[[rules]]\nto = [\"192.0.2.1\", \"a.example\"]\nuse = \"deny\"\n", []string{
+			`8 the kernel sees addresses only: the names of rule "rule 1" do not match here`,
+		}},
+		{"no names in the kernel", quiet + "[[attach]]\ncgroup = \"/a\"\nuse = \"deny\"\n[[attach]]\ncgroup = \"/b\"\n" +
+			"[[rules]]\nto = \"192.0.2.1\"\nuse = \"deny\"\n[[rules]]\nto = \"a.example\"\nclient = \"192.0.2.2\"\nuse = \"deny\"\n", nil},
+		{"service", quiet + "[[attach]]\nservice = \"a.service\"\n[[rules]]\nservice = \"a.service\"\nuse = \"deny\"\n", nil},
+		{"service before all", quiet + "[[attach]]\nservice = \"a.service\"\n[[rules]]\nservice = \"a.service\"\nuse = \"deny\"\n[[rules]]\nuse = \"kernel\"\n" +
+			"[[rules]]\nservice = \"a.service\"\nuse = \"kernel\"\n", []string{
+			`11 the rule never matches: "rule 1" in line 6 takes all its flows`,
+		}},
+		{"no such service", quiet + "[[attach]]\nservice = \"asterisk.service\"\n[[rules]]\nservice = \"asterix.service\"\nuse = \"deny\"\n", []string{
+			`6 no [[attach]] is for the service "asterix.service"`,
+		}},
+		{"no service", quiet + "[[rules]]\nservice = \"a.service\"\nuse = \"deny\"\n", []string{`4 no [[attach]] is for the service "a.service"`}},
+		{"service that skips the rules", quiet + "[[attach]]\nservice = \"a.service\"\nuse = \"deny\"\n[[rules]]\nservice = \"a.service\"\nuse = \"deny\"\n", []string{
+			`7 the [[attach]] of a.service has a use of its own and skips the rules`,
+		}},
 		{"no such user", quiet + "users = \"users\"\n[[rules]]\nuser = [\"craler\", \"robot\"]\nuse = \"deny\"\n", []string{
 			`5 the rule never matches: no users file of a listener has "craler" or "robot"`,
 		}},

@@ -1,0 +1,63 @@
+package config
+
+import (
+	"slices"
+
+	"github.com/srcproxy/srcproxy/dialer"
+)
+
+func byRules(a Attach) bool { return a.ByRules() }
+
+// attachments warns of what the rules say and the kernel does not know: it sees
+// addresses and ports, and no names, clients, users or listeners.
+func (w *warner) attachments() {
+	for j := range w.c.Rules {
+		r := &w.c.Rules[j]
+		for _, s := range r.Service {
+			w.ruleService(s, ruleName(r, j))
+		}
+		if len(r.Client)+len(r.User)+len(r.Listener) == 0 {
+			w.ruleNames(r, ruleName(r, j))
+		}
+	}
+}
+
+// ruleService warns of a service that has no rules, or other ones.
+func (w *warner) ruleService(service, rule string) {
+	var known []string
+	for _, a := range w.c.Attach {
+		if a.Service != "" {
+			known = append(known, a.Service)
+		}
+	}
+	i := slices.IndexFunc(w.c.Attach, func(a Attach) bool { return a.Service == service })
+	switch {
+	case i < 0 && len(known) == 0:
+		w.add("rule", rule, "write [[attach]] with service = \""+service+"\"", "no [[attach]] is for the service %q", service)
+	case i < 0:
+		w.add("rule", rule, didYouMean(service, known, "known services:"), "no [[attach]] is for the service %q", service)
+	case !w.c.Attach[i].ByRules():
+		w.add("rule", rule, "remove its use, or the rule", "the [[attach]] of %s has a use of its own and skips the rules", service)
+	}
+}
+
+// ruleNames warns of a rule whose targets are names.
+func (w *warner) ruleNames(r *dialer.Rule, name string) {
+	names := slices.DeleteFunc(slices.Concat(r.To, matches(r.Map)), func(m dialer.Match) bool { return !isName(m) })
+	if len(names) == 0 {
+		return
+	}
+	unresolved := func(a Attach) bool { return a.ByRules() && !a.Resolve }
+	if i := slices.IndexFunc(w.c.Attach, unresolved); i >= 0 {
+		w.add("attach", w.c.Attach[i].Name(), `write names = "resolve", or name addresses in the rule`,
+			"the kernel sees addresses only: the names of rule %q do not match here", name)
+	}
+}
+
+func matches(m map[dialer.Match]dialer.Use) []dialer.Match {
+	out := make([]dialer.Match, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	return out
+}
