@@ -25,7 +25,7 @@ var ours = map[string][]string{
 
 	"internal/server": {
 		"dialer", "pktinfo",
-		"internal/admin", "internal/cgroupbpf", "internal/config", "internal/egress", "internal/explain", "internal/flows",
+		"internal/admin", "internal/cgroup", "internal/cgroupbpf", "internal/config", "internal/egress", "internal/explain", "internal/flows",
 		"internal/host", "internal/inbound", "internal/relay", "internal/udprelay",
 	},
 	"internal/inbound": {

@@ -38,10 +38,14 @@ it. run ends with the exit code of the command, with 128 and its number when a s
 ended it, and for its own faults with 125, with 126 when the command cannot be
 executed and 127 when there is none.
 
+The kernel itself does it, without a hop, for programs that know nothing of srcproxy.
+That needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, which the command is not given, and
+the right to make a cgroup. What the hooks do not see, docs/KERNEL.md lists.
+
 With --proxy it needs no privilege: the command is told a proxy, which runs as long
 as the command does, by ALL_PROXY, HTTP_PROXY and HTTPS_PROXY. That is for programs
 that heed them.`,
-		Example: "  srcproxy run --proxy --use 198.51.100.30 -- curl https://example.com/",
+		Example: "  sudo srcproxy run --use 198.51.100.30 -- curl https://example.com/\n  srcproxy run --proxy -- curl https://example.com/",
 		Args:    cobra.ArbitraryArgs,
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.run(cmd.Context(), &o, args) },
 	}
@@ -80,7 +84,10 @@ func (a *app) runAs(ctx context.Context, o *runOptions, args []string) (int, err
 		return 0, err
 	}
 	c := &child{cmd: a.command(args, who), account: who}
-	return a.runProxied(ctx, cfg, c)
+	if o.proxy {
+		return a.runProxied(ctx, cfg, c)
+	}
+	return a.runRuled(ctx, cfg, c)
 }
 
 // command returns CMD with our standard streams, and the environment of who runs it.
@@ -124,6 +131,18 @@ func (a *app) configFor(use []string) (*config.Config, error) {
 
 // isName reports whether a source is given by its name in the configuration.
 func isName(use string) bool { return !strings.ContainsAny(use, ".:") }
+
+// runRuled runs CMD in a cgroup whose programs go by the rules.
+func (a *app) runRuled(ctx context.Context, cfg *config.Config, c *child) (int, error) {
+	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	w, err := server.NewWard(ctx, cfg, log)
+	if err != nil {
+		return 0, err
+	}
+	c.group = w.FD()
+	code, err := c.run()
+	return code, errors.Join(err, w.Close())
+}
 
 // endDrain bounds how long what CMD sent last may take to arrive.
 const endDrain = time.Second

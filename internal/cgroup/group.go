@@ -66,7 +66,7 @@ func Create(parent, prefix string) (*Group, error) {
 }
 
 // Sweep removes the empty cgroups below parent that Create made with this prefix and
-// whose owner has ended without doing so.
+// whose owner has ended without doing so, as far as this user may.
 func Sweep(parent, prefix string) error {
 	entries, err := os.ReadDir(parent)
 	if err != nil {
@@ -93,10 +93,11 @@ func sweep(path string) error {
 	if unix.Flock(g.FD(), unix.LOCK_EX|unix.LOCK_NB) != nil {
 		return nil // it has an owner
 	}
-	if err := g.Remove(); !errors.Is(err, unix.EBUSY) {
-		return err
+	err = g.Remove()
+	if errors.Is(err, unix.EBUSY) || errors.Is(err, fs.ErrPermission) {
+		return nil // somebody went in, or it is another user's
 	}
-	return nil // somebody went in
+	return err
 }
 
 // gone returns err unless it says that the cgroup is not there any more.

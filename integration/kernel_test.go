@@ -1,0 +1,130 @@
+//go:build linux
+
+package integration
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/srcproxy/srcproxy/internal/cgroup"
+	"github.com/srcproxy/srcproxy/internal/nstest"
+)
+
+// kernelTree returns the tree of cgroups, or skips the test where this user may not
+// attach programs to one.
+func kernelTree(t *testing.T) *cgroup.Tree {
+	t.Helper()
+	nstest.Dir(t)
+	tree, err := cgroup.Mounted()
+	if err != nil {
+		nstest.Skip(t, err.Error())
+	}
+	if err := unix.Access(tree.Dir, unix.W_OK); err != nil {
+		nstest.Skip(t, "no right to make cgroups in "+tree.Dir)
+	}
+	return tree
+}
+
+// leftovers returns the cgroups that run has left below that of the tests.
+func leftovers(t *testing.T, tree *cgroup.Tree) []string {
+	t.Helper()
+	own, err := tree.Own()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := filepath.Glob(filepath.Join(own, "srcproxy-run-*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// asker is a Python program that knows nothing of srcproxy: for each line "tcp
+// ADDRESS PORT" or "udp ADDRESS PORT" it opens a socket, sends a line and prints what
+// comes back, or the name of the error.
+const asker = `
+import errno, socket, sys
+print("ready", flush=True)
+for line in sys.stdin:
+    kind, address, port = line.split()
+    try:
+        s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+        s.settimeout(5)
+        if kind == "tcp":
+            s.connect((address, int(port)))
+            s.sendall(b"x")
+        else:
+            s.sendto(b"x", (address, int(port)))
+        s.recv(1)
+        print("answered", flush=True)
+    except OSError as e:
+        print(errno.errorcode.get(e.errno, e), flush=True)
+`
+
+// ask is a running asker.
+type ask struct {
+	t   *testing.T
+	in  io.Writer
+	out *bufio.Reader
+}
+
+// to has the program open a socket, and returns "answered" or the name of an error.
+func (a *ask) to(kind string, dst netip.AddrPort) string {
+	a.t.Helper()
+	if _, err := fmt.Fprintln(a.in, kind, dst.Addr(), dst.Port()); err != nil {
+		a.t.Fatal(err)
+	}
+	return a.line()
+}
+
+func (a *ask) line() string {
+	a.t.Helper()
+	line, err := a.out.ReadString('\n')
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return strings.TrimSpace(line)
+}
+
+func pipe(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = r.Close() // the test may have closed it
+		_ = w.Close()
+	})
+	return r, w
+}
+
+// ask starts the asker by a command such as "srcproxy run --".
+func (r *rig) ask(t *testing.T, by ...string) (*nstest.Process, *ask) {
+	t.Helper()
+	nstest.Need(t, "python3")
+	args := append(by, "python3", "-c", asker)
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir, cmd.Stderr = r.dir, os.Stderr
+	// Not exec's pipes, which end with the command: the asker may live on.
+	a := &ask{t: t}
+	cmd.Stdin, a.in = pipe(t)
+	out, stdout := pipe(t)
+	cmd.Stdout, a.out = stdout, bufio.NewReader(out)
+	p := r.Proxy.Start(t, cmd)
+	_ = cmd.Stdin.(*os.File).Close() // the command has them
+	_ = stdout.Close()
+	if line := a.line(); line != "ready" {
+		t.Fatalf("got %q, want ready", line)
+	}
+	return p, a
+}

@@ -1,0 +1,138 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/srcproxy/srcproxy/internal/cgroup"
+	"github.com/srcproxy/srcproxy/internal/cgroupbpf"
+	"github.com/srcproxy/srcproxy/internal/config"
+	"github.com/srcproxy/srcproxy/internal/egress"
+	"github.com/srcproxy/srcproxy/internal/host"
+)
+
+// wardPrefix is how the names of the cgroups begin that NewWard makes.
+const wardPrefix = "srcproxy-run-"
+
+// A Ward is a cgroup whose programs go by the rules of a configuration, without a
+// service beside them. The rules live as long as the cgroup does, whatever becomes of
+// this process; it is to withdraw sources that vanish meanwhile.
+type Ward struct {
+	group   *cgroup.Group
+	plane   *cgroupbpf.Plane
+	stop    context.CancelFunc
+	watches sync.WaitGroup
+}
+
+// NewWard makes a cgroup below that of this process, which so keeps its limits, and puts
+// the rules of cfg onto it. The sources are watched until Close. Log may be nil.
+func NewWard(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Ward, error) {
+	rules, err := rulesFor(cfg, nil)
+	if err != nil {
+		return nil, err
+	}
+	w := &Ward{}
+	if w.plane, err = cgroupbpf.Load(nil); err != nil {
+		return nil, err
+	}
+	ctx, w.stop = context.WithCancel(ctx)
+	if err := w.raise(ctx, cfg, rules, log); err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	return w, nil
+}
+
+// rulesFor compiles the rules of cfg for an [[attach]], or where that is nil for what
+// belongs to no service.
+func rulesFor(cfg *config.Config, a *config.Attach) (*cgroupbpf.Rules, error) {
+	table, err := cfg.Table()
+	if err != nil {
+		return nil, err
+	}
+	return cgroupbpf.Compile(table, cgroupbpf.Options{})
+}
+
+// raise takes the steps that Close takes back.
+func (w *Ward) raise(ctx context.Context, cfg *config.Config, rules *cgroupbpf.Rules, log *slog.Logger) error {
+	h, err := host.Watch(ctx, log)
+	if err != nil {
+		return fmt.Errorf("watch the addresses of this host: %w", err)
+	}
+	w.watches.Go(h.Wait)
+	sources := &egress.Sources{Host: h, Log: log}
+	sources.Set(sourcesOf(cfg))
+	w.watches.Go(func() { sources.Run(ctx) })
+	state := &egress.State{Host: h, Sources: sources}
+	changed := sources.Changed()
+	if err := errors.Join(w.plane.SetState(state), w.plane.Set(rules)); err != nil {
+		return err
+	}
+	w.watches.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-changed:
+			}
+			changed = sources.Changed()
+			if err := w.plane.SetState(state); err != nil && log != nil {
+				log.Error("a source could not be withdrawn", "err", err)
+			}
+		}
+	})
+	if w.group, err = newGroup(); err != nil {
+		return err
+	}
+	return w.plane.Attach(w.group, nil)
+}
+
+// newGroup makes a cgroup below that of this process, and removes what killed ones of
+// us have left there.
+func newGroup() (*cgroup.Group, error) {
+	tree, err := cgroup.Mounted()
+	if err != nil {
+		return nil, err
+	}
+	own, err := tree.Own()
+	if err != nil {
+		return nil, err
+	}
+	if err := cgroup.Sweep(own, wardPrefix); err != nil {
+		return nil, err
+	}
+	g, err := cgroup.Create(own, wardPrefix)
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w: this user may not make cgroups here; in a scope of its own it may: systemd-run --user --scope -p Delegate=yes srcproxy run ...", err)
+	}
+	return g, err
+}
+
+// FD returns the descriptor of the cgroup, for who is started in it.
+func (w *Ward) FD() int { return w.group.FD() }
+
+// farewell bounds how long Close waits for the last processes to end.
+const farewell = 200 * time.Millisecond
+
+// Close removes the cgroup. Where processes outlive the one that was started, it stays
+// with its rules, until a later NewWard finds it empty.
+func (w *Ward) Close() error {
+	var errs []error
+	if w.group != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), farewell)
+		defer cancel()
+		if err := w.group.WaitEmpty(ctx); err == nil {
+			errs = append(errs, w.group.Remove())
+		} else if !errors.Is(err, context.DeadlineExceeded) {
+			errs = append(errs, err)
+		}
+		errs = append(errs, w.group.Close())
+	}
+	w.stop()
+	w.watches.Wait()
+	return errors.Join(append(errs, w.plane.Close())...)
+}
