@@ -146,7 +146,7 @@ func (a *Association) open(ctx context.Context) error {
 		return fmt.Errorf("associate on %v: %w", a.settings.Local, err)
 	}
 	a.relay, a.addr = c, boundTo(c)
-	if _, err := a.openExit(exitKey{}); err != nil {
+	if _, err := a.openExit(exitKey{}, ""); err != nil {
 		return errors.Join(fmt.Errorf("associate: %w", err), c.Close())
 	}
 	return nil
@@ -234,6 +234,9 @@ func (a *Association) end() error {
 	a.closed = true
 	a.cancel()
 	e.destinations.Add(-int64(a.queue.len))
+	for d := a.queue.first; d != nil; d = d.next {
+		e.Limits.LeaveSource(d.source)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.associations.leave(a)

@@ -31,6 +31,7 @@ type exitKey struct {
 	addr     netip.Addr // not valid: the wildcard
 	port     uint16
 	ports    dialer.PortRange
+	steering steering
 	freeBind bool // not on the first: with it the kernel no longer refuses a source that is gone
 }
 
@@ -39,7 +40,7 @@ const maxExits = 64
 
 // exitKeyOf returns which socket the datagrams of r leave by.
 func exitKeyOf(r *route) exitKey {
-	k := exitKey{port: r.port, ports: r.ports, freeBind: r.freeBind}
+	k := exitKey{port: r.port, ports: r.ports, freeBind: r.freeBind, steering: r.steering}
 	if k.port != 0 {
 		k.ports = dialer.PortRange{}
 	}
@@ -64,7 +65,7 @@ func (a *Association) exitFor(r *route) (*exit, error) {
 	if len(a.exits) >= maxExits || len(e.owners)+len(e.associations.sockets) >= e.maxOwners {
 		return nil, fmt.Errorf("%w: source %q needs a socket of its own, and there are too many", dialer.ErrPorts, r.name)
 	}
-	x, err := a.openExit(k)
+	x, err := a.openExit(k, r.name)
 	if err != nil {
 		return nil, explain(err, r, netip.AddrPortFrom(r.bindAddr(), r.port))
 	}
@@ -73,10 +74,14 @@ func (a *Association) exitFor(r *route) (*exit, error) {
 	return x, nil
 }
 
-// openExit opens a socket. Engine.mu is held.
-func (a *Association) openExit(k exitKey) (*exit, error) {
+// openExit opens a socket; source is the name of the first one that leaves by it.
+// Engine.mu is held.
+func (a *Association) openExit(k exitKey, source string) (*exit, error) {
 	x := &exit{association: a, key: k, sent: make(map[netip.AddrPort]*hole)}
 	c, err := x.open()
+	if err == nil {
+		err = steer(c, k.steering, source)
+	}
 	if err != nil {
 		return nil, err
 	}

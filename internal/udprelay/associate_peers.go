@@ -17,6 +17,7 @@ type destination struct {
 	exit    *exit
 	addr    pktinfo.Addr
 	hole    *hole
+	source  string         // whose limit it counts for; empty: none's
 	name    *associateName // nil: the client names it by its address
 	traffic *traffic       // of its source
 	foreign bool           // the source need not be on this host
@@ -71,15 +72,21 @@ func (a *Association) admit(q *dialer.Flow, dec *dialer.Decision, name *associat
 		return nil, ErrLoop
 	}
 	r := routeOf(dec, q.Dst, 0)
-	x, err := a.exitFor(r)
+	a.makeRoom()
+	source, err := a.engine.enterSource(dec)
 	if err != nil {
 		return nil, err
 	}
-	a.makeRoom()
+	x, err := a.exitFor(r)
+	if err != nil {
+		a.engine.Limits.LeaveSource(source)
+		return nil, err
+	}
 	d := &destination{
 		exit:    x,
 		addr:    pktinfo.Addr{Peer: r.peer, Local: r.source},
 		name:    name,
+		source:  source,
 		traffic: a.counts.of(r.name),
 		foreign: r.freeBind,
 	}
@@ -138,6 +145,7 @@ func (a *Association) forget(d *destination) {
 	}
 	a.queue.remove(d)
 	a.engine.destinations.Add(-1)
+	a.engine.Limits.LeaveSource(d.source)
 }
 
 // unsent deals with a datagram to d that could not be sent. Where that is because its
@@ -183,8 +191,11 @@ func (a *Association) refuse(q *dialer.Flow, dec *dialer.Decision, began time.Ti
 
 // dropFor returns the reason to count for a refusal.
 func dropFor(err error) Drop {
-	if errors.Is(err, errUnresolved) {
+	switch {
+	case errors.Is(err, errUnresolved):
 		return Unresolved
+	case errors.Is(err, dialer.ErrLimit):
+		return Limited
 	}
 	return Refused
 }

@@ -8,6 +8,7 @@ const (
 	Stranger    Drop = iota // it came from an address to which no flow leads
 	Truncated               // it was longer than the buffer
 	Refused                 // the rules, or the list of clients, refuse its flow
+	Limited                 // its client or its source has as many flows as it may have
 	Unresolved              // the target's name has no address now
 	Waiting                 // too many wait for the target's name
 	Draining                // it would have started a flow on a forward that takes no more
@@ -27,7 +28,7 @@ const (
 )
 
 var dropNames = [numDrops]string{
-	"stranger", "truncated", "refused", "unresolved", "waiting", "draining", "no-local", "unsent",
+	"stranger", "truncated", "refused", "limit", "unresolved", "waiting", "draining", "no-local", "unsent",
 	"not-client", "fragment", "short", "address-type", "port-zero", "unspecified", "bad-name", "sip-unmatched", "keep-alive", "overflow",
 }
 

@@ -24,6 +24,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/srcproxy/srcproxy/internal/egress"
 	"github.com/srcproxy/srcproxy/internal/flows"
 	"github.com/srcproxy/srcproxy/pktinfo"
 )
@@ -40,6 +41,9 @@ const (
 type Engine struct {
 	// Flows registers each flow. Nil: they are registered nowhere that can be seen.
 	Flows *flows.Registry
+
+	// Limits bounds the flows of each client and source. Nil: nothing does.
+	Limits *egress.Limits
 
 	// Log gets what concerns no single flow. Nil discards it.
 	Log *slog.Logger
@@ -93,6 +97,9 @@ func (e *Engine) setUp() {
 	}
 	if e.Flows == nil {
 		e.Flows = new(flows.Registry)
+	}
+	if e.Limits == nil {
+		e.Limits = new(egress.Limits)
 	}
 	if e.Log == nil {
 		e.Log = slog.New(slog.DiscardHandler)
@@ -297,6 +304,7 @@ func (e *Engine) remove(fl *flow, reason error) {
 	if e.counts[fl.entry.Listener]--; e.counts[fl.entry.Listener] == 0 {
 		delete(e.counts, fl.entry.Listener)
 	}
+	e.leavePlaces(&fl.entry.Info)
 	e.ended = append(e.ended, ending{fl, reason})
 }
 

@@ -18,12 +18,13 @@ import (
 // owner is the one socket of the process for a source address and port. Datagrams
 // that come in belong to the flow with their peer.
 type owner struct {
-	engine *Engine
-	counts *counters // of the listener that has opened it
-	conn   *pktinfo.Conn
-	at     netip.AddrPort
-	fixed  bool
-	done   chan struct{} // closed when its reader has ended
+	engine   *Engine
+	counts   *counters // of the listener that has opened it
+	conn     *pktinfo.Conn
+	at       netip.AddrPort
+	steering steering
+	fixed    bool
+	done     chan struct{} // closed when its reader has ended
 
 	mu    sync.RWMutex
 	peers flowTable // written with Engine.mu held, too
@@ -43,6 +44,7 @@ type route struct {
 	port     uint16     // zero when it is free
 	ports    dialer.PortRange
 	freeBind bool
+	steering steering
 	share    bool      // the peer with other flows, if the port is fixed
 	counts   *counters // of the listener that asks
 }
@@ -56,6 +58,7 @@ func routeOf(dec *dialer.Decision, peer netip.AddrPort, port uint16) *route {
 	if s := dec.Source; s != nil {
 		r.name = s.Name
 		r.freeBind = s.FreeBind || s.Prefix.IsValid()
+		r.steering = steering{s.Device, s.Mark}
 	}
 	return r
 }
@@ -73,6 +76,7 @@ type groupKey struct {
 	addr     netip.Addr
 	ports    dialer.PortRange
 	freeBind bool
+	steering steering
 }
 
 // group is the owners with free ports of one address. Flows take the first one whose
@@ -130,7 +134,7 @@ func (e *Engine) ownerFor(r *route) (*owner, error) {
 	if r.port != 0 {
 		return e.fixedOwner(r)
 	}
-	key := groupKey{r.bindAddr(), r.ports, r.freeBind}
+	key := groupKey{r.bindAddr(), r.ports, r.freeBind, r.steering}
 	g := e.groups[key]
 	if g == nil {
 		g = &group{key: key, from: make(map[netip.AddrPort]int)}
@@ -177,6 +181,9 @@ func (e *Engine) fixedOwner(r *route) (*owner, error) {
 func (e *Engine) fixedPort(r *route) (*owner, error) {
 	at := netip.AddrPortFrom(r.bindAddr(), r.port)
 	if o := e.owners[at]; o != nil {
+		if o.steering != r.steering {
+			return nil, fmt.Errorf("%w: %v is in use by a source with another device or mark", ErrPortTaken, at)
+		}
 		return o, nil
 	}
 	if o := e.closing[at]; o != nil {
@@ -233,6 +240,8 @@ func explain(err error, r *route, at netip.AddrPort) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, dialer.ErrSourceDown):
+		return err
 	case errors.Is(err, unix.EADDRNOTAVAIL):
 		return fmt.Errorf("%w: source %q: %v is not on this host: %w", dialer.ErrSourceDown, r.name, at.Addr(), err)
 	case isInUse(err) && at.Port() != 0:
@@ -245,7 +254,7 @@ func explain(err error, r *route, at netip.AddrPort) error {
 
 // open opens a socket on that port of the source, zero for any, and reads from it.
 func (e *Engine) open(r *route, port uint16) (*owner, error) {
-	o := &owner{engine: e, counts: r.counts, done: make(chan struct{}), peers: flowTable{way: down, all: &e.numbers}}
+	o := &owner{engine: e, counts: r.counts, steering: r.steering, done: make(chan struct{}), peers: flowTable{way: down, all: &e.numbers}}
 	lc := pktinfo.ListenConfig{
 		ReadBuffer:  ownerBuffer,
 		WriteBuffer: ownerBuffer,
@@ -261,6 +270,9 @@ func (e *Engine) open(r *route, port uint16) (*owner, error) {
 		network = "udp4"
 	}
 	c, err := e.bind(context.Background(), &lc, network, netip.AddrPortFrom(a, port))
+	if err == nil {
+		err = steer(c, r.steering, r.name)
+	}
 	if err != nil {
 		return nil, err
 	}

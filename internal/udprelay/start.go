@@ -104,6 +104,8 @@ func (f *Forward) refuse(o *opening, err error, n int) {
 	case errors.Is(err, errDraining):
 		f.counts().drop(Draining, n)
 		return
+	case errors.Is(err, dialer.ErrLimit):
+		reason = Limited
 	case errors.Is(err, errUnresolved):
 		reason = Unresolved
 	}
@@ -154,8 +156,12 @@ func (e *Engine) admit(o *opening) (*flow, error) {
 	if e.loops(f, o.key) {
 		return nil, ErrLoop
 	}
+	if err := e.takePlaces(o); err != nil {
+		return nil, err
+	}
 	own, err := e.ownerFor(r)
 	if err != nil {
+		e.leavePlaces(&info)
 		if errors.Is(err, dialer.ErrPorts) && r.port == 0 {
 			e.makeRoom(f, r.bindAddr())
 		}
