@@ -39,7 +39,7 @@ func badAttach() []badFile {
 		{"attach with an unknown use", head + "cgroup = \"/\"\nuse = \"voip\"\n", `testdata/config.toml:4:7: use: no source or pool is named "voip"
     use = "voip"
           ^
-    known names: kernel, deny`},
+    known names: kernel, same, deny`},
 		{"names that nobody asks for", head + "cgroup = \"/\"\nuse = \"198.51.100.30\"\nnames = \"resolve\"\n", `testdata/config.toml:5:1: names does nothing beside use: no rule is asked
     names = "resolve"
     ^

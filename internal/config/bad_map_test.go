@@ -28,7 +28,7 @@ wan = ["198.51.100.10", "2001:db8::10"]
 wan = ["198.51.100.10", "2001:db8::10"]
 [[rules]]
 use = ["wan"]
-`, `testdata/config.toml:5:7: use: want the name of a source or pool, an address, "kernel" or "deny", got a list
+`, `testdata/config.toml:5:7: use: want the name of a source or pool, an address, "kernel", "same" or "deny", got a list
     use = ["wan"]
           ^`},
 		{"same key in a map", `default = "wan"
@@ -58,7 +58,7 @@ wan = ["198.51.100.10", "2001:db8::10"]
 [[rules]]
 [rules.map]
 "a.example" = {}
-`, `testdata/config.toml:6:15: map: want the name of a source or pool, an address, "kernel" or "deny", got a table
+`, `testdata/config.toml:6:15: map: want the name of a source or pool, an address, "kernel", "same" or "deny", got a table
     "a.example" = {}
                   ^`},
 		{"two rules of one name", `default = "wan"

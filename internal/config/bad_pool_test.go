@@ -16,7 +16,7 @@ wan = "198.51.100.10"
 `, `testdata/config.toml:1:11: default: no source or pool is named "office"
     default = "office"
               ^
-    known names: wan, kernel, deny`},
+    known names: wan, kernel, same, deny`},
 		{"bad literal", `default = "198.51.100.256"
 `, `testdata/config.toml:1:11: default: "198.51.100.256" is not an address
     default = "198.51.100.256"
@@ -26,11 +26,11 @@ wan = "198.51.100.10"
 [sources]
 wan = ["198.51.100.10", "2001:db8::10"]
 [[rules]]
-use = "same"
-`, `testdata/config.toml:5:7: use: "same" is a reserved word that means nothing yet
-    use = "same"
+use = "client"
+`, `testdata/config.toml:5:7: use: "client" is a reserved word that means nothing yet
+    use = "client"
           ^
-    known names: wan, kernel, deny`},
+    known names: wan, kernel, same, deny`},
 		{"prefix as a literal", `default = "2001:db8::/64"
 `, `testdata/config.toml:1:11: default: "2001:db8::/64" is not an address
     default = "2001:db8::/64"

@@ -234,7 +234,7 @@ prefer = "ip4"
              ^
     did you mean "ipv4"?`},
 		{"default is not text", `default = 5
-`, `testdata/config.toml:1:11: default: want the name of a source or pool, an address, "kernel" or "deny", got an integer
+`, `testdata/config.toml:1:11: default: want the name of a source or pool, an address, "kernel", "same" or "deny", got an integer
     default = 5
               ^`},
 		{"default is empty", `default = ""
@@ -353,7 +353,7 @@ testdata/config.toml:6:7: wan: "198.51.100.300" is not an address
 		{"inline table as a rule in a map of maps", `default = "kernel"
 [[rules]]
 map = { "a.example" = { use = "kernel" } }
-`, `testdata/config.toml:3:23: map: want the name of a source or pool, an address, "kernel" or "deny", got a table
+`, `testdata/config.toml:3:23: map: want the name of a source or pool, an address, "kernel", "same" or "deny", got a table
     map = { "a.example" = { use = "kernel" } }
                           ^`},
 		{"columns are characters", `default = "kernel"

@@ -57,6 +57,16 @@ type Config struct {
 type Limits struct {
 	Connections int // TCP connections; 0: no limit
 	UDPFlows    int // UDP conversations; 0: no limit
+
+	PerSource Bound // of each source that has none of its own
+	PerClient Bound // of each address of clients; in IPv6 of each /64
+	PerUser   Bound // of each name given at a login
+}
+
+// Bound is what one party may have. Zero fields are no limit.
+type Bound struct {
+	Connections  int // at one time; UDP conversations count, too
+	NewPerSecond int
 }
 
 // Timeouts holds how long things may take. Where zero is allowed it means none.
@@ -216,6 +226,26 @@ func (d *decoder) limits(n *node) {
 	if v, ok := d.integer(k["udp_flows"], 0, 1<<31-1); ok {
 		d.config.Limits.UDPFlows = int(v)
 	}
+	d.config.Limits.PerSource = d.bound(k["per_source"])
+	d.config.Limits.PerClient = d.bound(k["per_client"])
+	d.config.Limits.PerUser = d.bound(k["per_user"])
+}
+
+func (d *decoder) bound(n *node) Bound {
+	k := d.keys(n, boundTable)
+	if k != nil && len(n.items) == 0 {
+		d.faultKey(n, "write { connections = 500 }, or remove it", "%s says no limit", n.key)
+	}
+	return d.boundOf(k["connections"], k["new_per_second"])
+}
+
+// maxPerSecond is more than any host opens.
+const maxPerSecond = 1_000_000
+
+func (d *decoder) boundOf(connections, perSecond *node) Bound {
+	n, _ := d.integer(connections, 1, 1<<31-1)
+	rate, _ := d.integer(perSecond, 1, maxPerSecond)
+	return Bound{int(n), int(rate)}
 }
 
 func (d *decoder) timeouts(n *node) {

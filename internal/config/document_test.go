@@ -104,6 +104,9 @@ func TestExampleHasEveryKey(t *testing.T) {
 			collect(seen, n, of)
 		}
 	}
+	for _, k := range []string{"per_source", "per_client", "per_user"} {
+		collect(seen, root.child("limits").child(k), boundTable)
+	}
 	for of := range schema {
 		for _, k := range of.names() {
 			if !seen[fmt.Sprintf("%s %s", of, k)] {

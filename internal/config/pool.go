@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/srcproxy/srcproxy/dialer"
 )
@@ -77,7 +78,7 @@ func (d *decoder) member(n *node, p *dialer.Pool, members map[*dialer.Source]boo
 	switch {
 	case u.Pool == p:
 		d.fault(n, "known sources: "+enumerate(d.sourceNames()), "pool %q has itself as a member", p.Name)
-	case known && u.Pool != nil || n.text == "kernel" || n.text == "deny":
+	case known && u.Pool != nil || slices.Contains(reserved(), n.text):
 		d.fault(n, "known sources: "+enumerate(d.sourceNames()), "of: the members of a pool are sources; %q is none", n.text)
 	case known:
 		src = u.Source

@@ -51,6 +51,7 @@ const (
 	listenTable   table = "listen"
 	attachTable   table = "attach"
 	limitsTable   table = "limits"
+	boundTable    table = "limits.NAME"
 	timeoutsTable table = "timeouts"
 	dnsTable      table = "dns"
 	logTable      table = "log"
@@ -59,13 +60,14 @@ const (
 
 // What stands under keys of several tables.
 const (
-	wantName       = `the name of a source or pool, an address, "kernel" or "deny"`
+	wantName       = `the name of a source or pool, an address, "kernel", "same" or "deny"`
 	wantNames      = `a name in quotes, or a list of them`
 	wantPorts      = `a port, "lo-hi", or a list of them`
 	wantPrefixes   = `an address or prefix in quotes, or a list of them`
 	wantListen     = `an address with port in quotes ("127.0.0.1:1080"), or a list of them`
 	wantDuration   = `a duration in quotes ("30s", "5m")`
 	wantCount      = "an integer"
+	wantBound      = "a table: { connections = 500, new_per_second = 50 }"
 	wantIntegers   = "a list of integers"
 	wantBool       = "true or false, without quotes"
 	wantPort       = "a port as an integer"
@@ -95,6 +97,10 @@ var schema = map[table][]key{
 		{name: "interface", want: "the name of an interface in quotes"},
 		{name: "ports", want: wantRange},
 		{name: "freebind", want: wantBool},
+		{name: "device", want: "the name of an interface in quotes"},
+		{name: "mark", want: wantCount},
+		{name: "limit", want: wantCount},
+		{name: "new_per_second", want: wantCount},
 		{name: "hold", want: wantDuration},
 	},
 	poolTable: {
@@ -137,7 +143,7 @@ var schema = map[table][]key{
 		{name: "filter", want: `"address", "address-and-port" or "none"`, only: socksProxies},
 		{name: "bind", want: wantBool, only: socksProxies},
 		{name: "to", want: `a host with port in quotes ("smtp.mail.example:25")`, only: forwards},
-		{name: "use", want: `the name of a source or pool, an address or "kernel"`, only: forwards},
+		{name: "use", want: `the name of a source or pool, an address, "kernel" or "same"`, only: forwards},
 		{name: "source_port", want: wantSourcePort, only: forwards},
 		{name: "share", want: `"sip"`, only: udpForwards},
 		{name: "inbound", want: `an address with port in quotes ("127.0.0.1:5080")`, only: udpForwards},
@@ -155,6 +161,13 @@ var schema = map[table][]key{
 	limitsTable: {
 		{name: "connections", want: wantCount},
 		{name: "udp_flows", want: wantCount},
+		{name: "per_source", want: wantBound},
+		{name: "per_client", want: wantBound},
+		{name: "per_user", want: wantBound},
+	},
+	boundTable: {
+		{name: "connections", want: wantCount},
+		{name: "new_per_second", want: wantCount},
 	},
 	timeoutsTable: {
 		{name: "handshake", want: wantDuration},
@@ -191,6 +204,8 @@ func (t table) title(n *node) string {
 		return fmt.Sprintf("source %q", n.key)
 	case poolTable:
 		return fmt.Sprintf("pool %q", n.key)
+	case boundTable:
+		return "[limits." + n.key + "]"
 	case ruleTable, listenTable, attachTable:
 		return "[[" + string(t) + "]]"
 	}
@@ -264,6 +279,8 @@ func (d *decoder) mismatch(n *node) {
 		hint = fmt.Sprintf("write single brackets: [%s]", n.spec.name)
 	case n.kind == textKind && bare(n):
 		hint = "write it without quotes: " + n.text
+	case n.kind == integerKind && n.spec.want == wantBound:
+		hint = fmt.Sprintf("write { connections = %s }", n.text)
 	case n.kind == integerKind && n.spec.want == wantListen:
 		hint = fmt.Sprintf("write %q, or %q for all addresses", "127.0.0.1:"+n.text, ":"+n.text)
 	}

@@ -80,6 +80,12 @@ func (d *decoder) source(n *node, s *dialer.Source) {
 	d.options(k, s)
 	s.Ports, _ = d.portRange(k["ports"])
 	s.FreeBind = d.boolean(k["freebind"], false)
+	if k["device"] != nil {
+		s.Device = d.link(k["device"])
+	}
+	if v, ok := d.integer(k["mark"], 1, 1<<32-1); ok {
+		s.Mark = uint32(v)
+	}
 }
 
 // link reads the name of an interface.
@@ -196,6 +202,8 @@ func (d *decoder) use(n *node) (dialer.Use, bool) {
 		return u, true
 	case s == "kernel":
 		return dialer.Use{Kernel: true}, true
+	case s == "same":
+		return dialer.Use{Same: true}, true
 	case s == "deny":
 		return dialer.Use{}, true
 	case slices.Contains(reserved(), s):
@@ -251,7 +259,7 @@ func (d *decoder) literal(n *node, s string) (*dialer.Source, bool) {
 // useWords returns what may stand as a use: names in the order of the file, and words.
 func (d *decoder) useWords() []string {
 	if d.words == nil {
-		d.words = append(slices.Clone(d.names), "kernel", "deny")
+		d.words = append(slices.Clone(d.names), "kernel", "same", "deny")
 	}
 	return d.words
 }
@@ -266,7 +274,7 @@ func has(u dialer.Use, is4 bool) bool {
 	case u.Pool != nil:
 		return slices.ContainsFunc(u.Pool.Of, func(m dialer.Member) bool { return has(dialer.Use{Source: m.Source}, is4) })
 	}
-	return u.Kernel
+	return u.Kernel || u.Same // as far as the file tells
 }
 
 // addrsOf returns an address of each family that s has; none when s is in error.

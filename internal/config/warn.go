@@ -16,6 +16,7 @@ func (c *Config) Warnings() []Warning {
 	w := warner{c: c, budget: 1 << 20}
 	w.families()
 	w.listeners()
+	w.same()
 	w.rules()
 	w.attachments()
 	w.shadowed()
