@@ -4,7 +4,6 @@ package cgroupbpf
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -21,14 +20,11 @@ func (c *compiler) use(u dialer.Use) uint32 {
 	case u == dialer.Use{}:
 		return useDeny
 	}
-	if n, ok := c.numbers[u]; ok {
+	n, ok := c.numbers[u]
+	if ok {
 		return n
 	}
-	if u.Same {
-		c.fail(errors.New("use same: no client connects to the kernel plane, so there is no address that it asked"))
-		return useDeny
-	}
-	n := uint32(len(c.uses)) // #nosec G115 -- at most one for each rule and map key
+	n = uint32(len(c.uses)) // #nosec G115 -- at most one for each rule and map key
 	c.numbers[u] = n
 	pool := u.Pool
 	if u.Source != nil {
@@ -37,7 +33,6 @@ func (c *compiler) use(u dialer.Use) uint32 {
 	kind, err := kindOf(pool)
 	if err != nil {
 		c.fail(fmt.Errorf("pool %q: %w", pool.Name, err))
-		return useDeny
 	}
 	c.uses = append(c.uses, hooksUse{
 		Kind:  kind,
@@ -64,7 +59,7 @@ func kindOf(p *dialer.Pool) (hooksKind, error) {
 		return hooksKindRANDOM, nil
 	case dialer.Sticky:
 		if !slices.Equal(p.By, []dialer.Key{dialer.ByDestination}) {
-			return 0, errors.New(`the kernel plane knows neither clients nor names: write by = ["destination"]`)
+			return 0, fmt.Errorf(`the kernel plane knows neither clients nor names: write by = ["destination"]`)
 		}
 		return hooksKindSTICKY, nil
 	}
@@ -82,7 +77,6 @@ func (c *compiler) member(m dialer.Member) {
 	c.members = append(c.members, hooksMember{
 		Id:     m.Source.Hash(),
 		Weight: uint32(max(m.Weight, 1)), // #nosec G115 -- checked above
-		Mark:   m.Source.Mark,
 	})
 }
 
@@ -90,15 +84,11 @@ func (c *compiler) member(m dialer.Member) {
 func (c *compiler) fits(s *dialer.Source) error {
 	switch {
 	case s.Prefix.IsValid():
-		return errors.New("is a prefix; the kernel plane cannot give each connection an address of its own: name single addresses")
+		return fmt.Errorf("is a prefix; the kernel plane cannot give each connection an address of its own: name single addresses")
 	case s.First.IsValid():
-		return errors.New("is a range; name its addresses as sources of a pool for the kernel plane")
+		return fmt.Errorf("is a range; name its addresses as sources of a pool for the kernel plane")
 	case !s.Ports.IsZero():
-		return errors.New("has ports; the kernel plane cannot limit them: leave them out, or fix one with source_port in a rule")
-	case s.Device != "":
-		return errors.New("has a device; the kernel plane cannot choose one for each datagram: route by the address, with ip rule from")
-	case s.Mark != 0 && !c.options.MarkWildcard:
-		return errors.New("has a mark; the kernel plane cannot set one for each datagram, but for connections: write wildcard_port = \"mark\"")
+		return fmt.Errorf("has ports; the kernel plane cannot limit them: leave them out, or fix one with source_port in a rule")
 	}
 	return nil
 }

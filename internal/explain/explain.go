@@ -272,6 +272,7 @@ func (e *Explainer) dial(ctx context.Context, f dialer.Flow) (dialer.Decision, *
 	if err := c.Close(); err != nil {
 		d.Err = reason(err).Error()
 	}
+	e.Dialer.Release(&dec)
 	return dec, d
 }
 

@@ -28,14 +28,19 @@ func (c *client) awaitPeer(ctx context.Context, req request) (*net.TCPConn, dial
 	return conn, dec, err
 }
 
-func (c *client) listenFor(ctx context.Context, req request) (*net.TCPConn, dialer.Decision, error) {
+func (c *client) listenFor(ctx context.Context, req request) (conn *net.TCPConn, dec dialer.Decision, err error) {
 	ctx, cancel := context.WithTimeout(ctx, bindWait)
 	defer cancel()
 	l, peer, dec, err := c.settings.Dialer.ListenFlow(ctx, c.flow(req))
 	if err != nil {
 		return nil, dec, err
 	}
-	defer func() { _ = l.Close() }() // one peer is all it was for
+	defer func() {
+		_ = l.Close() // one peer is all it was for
+		if err != nil {
+			c.settings.Dialer.Release(&dec)
+		}
+	}()
 	if src := c.settings.Shared.Sources; src != nil && dec.Source != nil {
 		var done func()
 		ctx, done = src.While(ctx, dec.Source.Name, dec.Addr)
@@ -46,7 +51,7 @@ func (c *client) listenFor(ctx context.Context, req request) (*net.TCPConn, dial
 	if err := c.send(req.answer(nil, addrPort(l.Addr()))); err != nil {
 		return nil, dec, err
 	}
-	conn, err := acceptFrom(l, peer)
+	conn, err = acceptFrom(l, peer)
 	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("bind on %v: no peer came: %w", l.Addr(), context.Cause(ctx))
 	}

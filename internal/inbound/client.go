@@ -25,6 +25,7 @@ type client struct {
 	buf      []byte // received and not used yet
 	user     string
 	session  string
+	excess   error // the limit that the client has passed; it is there to be told so
 }
 
 // request is what a client wants, and how it is answered in its protocol. The zero
@@ -63,8 +64,7 @@ func (c *client) open(req request) {
 		c.decline(req, err)
 		return
 	}
-	defer s.Shared.Connections.Leave()
-	defer c.listener.gate.Leave()
+	defer c.leave()
 	if req.udp {
 		c.associate(req)
 		return
@@ -84,20 +84,8 @@ func (c *client) open(req request) {
 		return
 	}
 	defer s.Shared.Descriptors.release()
+	defer s.Dialer.Release(&dec)
 	c.join(req, server, dec)
-}
-
-// enter takes a place under the limits of the program and of the listener.
-func (c *client) enter() error {
-	shared := c.settings.Shared
-	if !shared.Connections.Enter(shared.Max.Load()) {
-		return fmt.Errorf("%w: limits.connections", errLimit)
-	}
-	if !c.listener.gate.Enter(int64(c.settings.Limit)) {
-		shared.Connections.Leave()
-		return fmt.Errorf("%w: limit of listener %q", errLimit, c.settings.Name)
-	}
-	return nil
 }
 
 // dial opens the connection to the destination; with it goes one of the descriptors.

@@ -71,6 +71,9 @@ type Shared struct {
 
 	Connections Gate
 	Max         atomic.Int64 // of Connections; 0: no limit
+
+	// Limits bounds each client and each user; that of sources is the Dialer's.
+	Limits egress.Limits
 }
 
 // Gate counts those who are inside.
@@ -214,6 +217,13 @@ func (l *Listener) serve(conn *net.TCPConn) {
 		_ = conn.Close() // nothing was said, nothing is lost
 		return
 	}
+	leave, err := c.arrive()
+	if err != nil {
+		c.refuse(request{}, err)
+		_ = conn.Close() // likewise
+		return
+	}
+	defer leave()
 	c.serve()
 }
 

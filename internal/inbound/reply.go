@@ -34,6 +34,7 @@ var outcomes = []struct {
 	{isTimeout, socks.ReplyTTLExpired, http.StatusGatewayTimeout},
 	{isErr(syscall.EHOSTUNREACH), socks.ReplyHostUnreachable, http.StatusBadGateway},
 	{isDNS, socks.ReplyHostUnreachable, http.StatusBadGateway},
+	{isErr(dialer.ErrLimit), socks.ReplyNotAllowed, http.StatusTooManyRequests},
 	{isErr(dialer.ErrPorts), socks.ReplyGeneralFailure, http.StatusBadGateway},
 	{isErr(dialer.ErrNoSource), socks.ReplyNetworkUnreachable, http.StatusBadGateway},
 	{isErr(dialer.ErrSourceDown), socks.ReplyNetworkUnreachable, http.StatusBadGateway},

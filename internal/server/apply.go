@@ -68,6 +68,7 @@ func (s *server) configure(cfg *config.Config) {
 	s.level.Set(cfg.Log.Level)
 	s.flows.SetLogging(cfg.Log.Flows, cfg.Log.Destinations)
 	s.shared.Max.Store(int64(cfg.Limits.Connections))
+	s.shared.Limits.Set(bounds(cfg))
 	s.engine.SetMaxFlows(cfg.Limits.UDPFlows)
 	s.drainIn = cfg.Timeouts.Drain
 }

@@ -22,6 +22,9 @@ type Dialers struct {
 	// Live counts the flows of a source. Nil counts none.
 	Live func(source string) int
 
+	// Limits bounds the flows of each source. Nil: nothing does.
+	Limits *egress.Limits
+
 	// Names looks names up, as made by Resolver.
 	Names *egress.Resolver
 }
@@ -49,6 +52,9 @@ func sourcesOf(cfg *config.Config) []egress.Source {
 func (s *Dialers) For(l *config.Listener) (*dialer.Dialer, error) {
 	d := s.byRules()
 	d.Resolver = s.Names
+	if s.Limits != nil {
+		d.Limiter = s.Limits
+	}
 	if l == nil || !l.Kind.IsForward() {
 		d.Guard = inbound.Guard(s.Host.Local)
 		return d, nil

@@ -28,7 +28,7 @@ func (s *server) plan(cfg *config.Config) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	dialers := Dialers{Config: cfg, Table: table, Host: s.host, Sources: s.sources, Live: s.flows.SourceLen}
+	dialers := Dialers{Config: cfg, Table: table, Host: s.host, Sources: s.sources, Live: s.flows.SourceLen, Limits: &s.shared.Limits}
 	dialers.Names = dialers.Resolver(s.names)
 	p := &plan{
 		tcp:   make(map[netip.AddrPort]*inbound.Settings),

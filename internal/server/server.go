@@ -146,13 +146,13 @@ func newServer(ctx context.Context, log *slog.Logger, level *slog.LevelVar) (*se
 	s.watches.Go(func() { s.sample(ctx) })
 	s.sources = &egress.Sources{Host: h, Log: s.log, EndFlows: s.flows.CloseLost}
 	s.watches.Go(func() { s.sources.Run(ctx) })
-	s.engine = &udprelay.Engine{Flows: s.flows, Log: s.log}
 	s.shared = &inbound.Shared{
 		Flows:       s.flows,
 		Descriptors: inbound.NewDescriptors(limit),
 		Log:         s.log,
 		Sources:     s.sources,
 	}
+	s.engine = &udprelay.Engine{Flows: s.flows, Limits: &s.shared.Limits, Log: s.log}
 	s.admin = &admin.Server{Service: service{s}, Flows: s.flows, Log: s.log}
 	return s, nil
 }
