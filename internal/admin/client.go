@@ -71,13 +71,6 @@ func (e *APIError) Error() string { return e.Text }
 // Refused reports whether e is what is wrong with a configuration that was to be used.
 func (e *APIError) Refused() bool { return e.Code == http.StatusConflict }
 
-// OtherConfig reports whether err says that the service serves another configuration
-// than the client means.
-func OtherConfig(err error) bool {
-	e := (*APIError)(nil)
-	return errors.As(err, &e) && e.Code == http.StatusPreconditionFailed
-}
-
 // Status asks how the service is.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return ask[Status](ctx, c, http.MethodGet, "/api/v1/status", nil)

@@ -54,7 +54,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		case wantPath != "" && wantPath != path:
 			fail(w, http.StatusPreconditionFailed, fmt.Errorf("the service serves %s, and not %s", orBuiltIn(path), wantPath))
 		case wantSum != "" && wantSum != sum:
-			fail(w, http.StatusPreconditionFailed, fmt.Errorf("%s is not as the service has read it", wantPath))
+			fail(w, http.StatusPreconditionFailed, fmt.Errorf("the service has read %s when it said something else; srcproxy reload makes it read it now", wantPath))
 		default:
 			next.ServeHTTP(w, r)
 		}

@@ -28,7 +28,7 @@ func plain(text string) cell { return cell{text: text} }
 const blanks = 3
 
 // table prints rows below the titles, and nothing when there are none. Columns that are
-// empty in all rows are left out.
+// empty in all rows are left out, and the titles where no column has one.
 func table(b *strings.Builder, style explain.Style, columns []column, rows [][]cell) {
 	if len(rows) == 0 {
 		return
@@ -45,10 +45,15 @@ func table(b *strings.Builder, style explain.Style, columns []column, rows [][]c
 		}
 	}
 	titles := make([]cell, len(columns))
+	titled := false
 	for i, c := range columns {
 		titles[i] = plain(c.title)
+		titled = titled || c.title != ""
 	}
-	for _, row := range append([][]cell{titles}, rows...) {
+	if titled {
+		rows = append([][]cell{titles}, rows...)
+	}
+	for _, row := range rows {
 		var line strings.Builder
 		for i, c := range row[:last+1] {
 			if widths[i] > 0 {

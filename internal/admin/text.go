@@ -216,7 +216,7 @@ func (c *Conn) Closed() string {
 }
 
 // Text says that the configuration is in force, and with changes, what is new in it.
-func (r *Reloaded) Text(changes bool) string {
+func (r *Reloaded) Text(style explain.Style, changes bool) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "reloaded %s: ", orBuiltIn(r.Config))
 	switch len(r.Changes) {
@@ -230,17 +230,11 @@ func (r *Reloaded) Text(changes bool) string {
 	if !changes {
 		return b.String()
 	}
-	width := 0
+	rows := make([][]cell, 0, len(r.Changes))
 	for _, c := range r.Changes {
-		width = max(width, len(c.Kind))
+		rows = append(rows, []cell{plain("  " + c.What), plain(c.Kind), plain(c.Name), plain(strings.Join(c.Keys, ", ")), plain(c.Position)})
 	}
-	for _, c := range r.Changes {
-		line := fmt.Sprintf("  %-8s %-*s  %s", c.What, width, c.Kind, c.Name)
-		if len(c.Keys) > 0 {
-			line += "  (" + strings.Join(c.Keys, ", ") + ")"
-		}
-		fmt.Fprintf(&b, "%s  %s\n", strings.TrimRight(line, " "), c.Position)
-	}
+	table(&b, style, make([]column, 5), rows)
 	return b.String()
 }
 
