@@ -23,10 +23,5 @@ func explainer(cfg *config.Config, l *config.Listener) (*explain.Explainer, erro
 	}
 	dialers := server.Dialers{Config: cfg, Table: table, Host: snapshot}
 	dialers.Names = dialers.Resolver(nil)
-	e := &explain.Explainer{Config: cfg, Routing: explain.Kernel{}, Host: snapshot}
-	if l != nil && l.Use != nil {
-		e.Own = l
-	}
-	e.Dialer, err = dialers.For(l)
-	return e, err
+	return dialers.Explainer(l, snapshot)
 }

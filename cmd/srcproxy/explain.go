@@ -2,14 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/internal/admin"
 	"github.com/srcproxy/srcproxy/internal/config"
 	"github.com/srcproxy/srcproxy/internal/explain"
 )
@@ -96,8 +99,25 @@ func (a *app) answer(ctx context.Context, cfg *config.Config, l *config.Listener
 }
 
 // askService returns the answer of the service, or why it has none.
-func (a *app) askService(context.Context, *config.Config, explain.Question) (*explain.Answer, string) {
-	return nil, "no running service serves this file"
+func (a *app) askService(ctx context.Context, cfg *config.Config, q explain.Question) (*explain.Answer, string) {
+	const none = "no running service serves this file"
+	c, err := a.client()
+	if err != nil || cfg.Path == "" {
+		return nil, none
+	}
+	if c.Config, err = filepath.Abs(cfg.Path); err != nil {
+		return nil, none
+	}
+	c.Sum = cfg.Sum()
+	mine := admin.Question(q)
+	answer, err := c.Explain(ctx, &mine)
+	switch {
+	case err == nil:
+		return answer, ""
+	case errors.As(err, new(*admin.NoServiceError)):
+		return nil, none
+	}
+	return nil, err.Error()
 }
 
 // at returns the listener that is asked, or nil.

@@ -40,5 +40,5 @@ func (a *app) reload(cmd *cobra.Command, diff bool) error {
 	if a.json {
 		return a.printJSON(done)
 	}
-	return a.print(done.Text(diff))
+	return a.print(done.Text(a.style(), diff))
 }

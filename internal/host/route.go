@@ -202,6 +202,19 @@ func (t RouteType) String() string {
 // MarshalText returns String.
 func (t RouteType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
+// UnmarshalText reads what MarshalText has written.
+func (t *RouteType) UnmarshalText(b []byte) error {
+	for v, s := range routeTypes {
+		if s == string(b) {
+			*t = v
+			return nil
+		}
+	}
+	n, err := strconv.ParseUint(string(b), 10, 8)
+	*t = RouteType(n)
+	return err
+}
+
 // Table is the number of a routing table.
 type Table uint32
 
@@ -227,6 +240,19 @@ func (t Table) String() string {
 
 // MarshalText returns String.
 func (t Table) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// UnmarshalText reads what MarshalText has written.
+func (t *Table) UnmarshalText(b []byte) error {
+	for _, v := range []Table{TableLocal, TableMain, TableDefault} {
+		if v.String() == string(b) {
+			*t = v
+			return nil
+		}
+	}
+	n, err := strconv.ParseUint(string(b), 10, 32)
+	*t = Table(n)
+	return err
+}
 
 // A TableRoute is one route of a routing table.
 type TableRoute struct {

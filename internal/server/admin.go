@@ -253,12 +253,8 @@ func (s service) Explain(ctx context.Context, q *admin.Question) (*explain.Answe
 	if at == nil && q.Flow.Listener != "" {
 		return nil, fmt.Errorf("there is no listener %q", q.Flow.Listener)
 	}
-	e := &explain.Explainer{Config: v.config}
-	if at != nil && at.Use != nil {
-		e.Own = at
-	}
-	var err error
-	if e.Dialer, err = v.dialers.For(at); err != nil {
+	e, err := v.dialers.Explainer(at, s.host.Now())
+	if err != nil {
 		return nil, err
 	}
 	return e.Explain(ctx, explain.Question(*q)), nil

@@ -4,6 +4,8 @@ import (
 	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/config"
 	"github.com/srcproxy/srcproxy/internal/egress"
+	"github.com/srcproxy/srcproxy/internal/explain"
+	"github.com/srcproxy/srcproxy/internal/host"
 	"github.com/srcproxy/srcproxy/internal/inbound"
 )
 
@@ -66,6 +68,18 @@ func (s *Dialers) For(l *config.Listener) (*dialer.Dialer, error) {
 	own := dialer.Rule{Name: l.Name, Use: *l.Use, SourcePort: l.SourcePort}
 	d.Table, err = dialer.NewTable([]dialer.Rule{own}, dialer.Use{})
 	return d, err
+}
+
+// Explainer returns what answers for the flows of l, or for a nil l of any proxy, on a
+// host that is as now says.
+func (s *Dialers) Explainer(l *config.Listener, now *host.Snapshot) (*explain.Explainer, error) {
+	e := &explain.Explainer{Config: s.Config, Routing: explain.Kernel{}, Host: now}
+	if l != nil && l.Use != nil {
+		e.Own = l
+	}
+	var err error
+	e.Dialer, err = s.For(l)
+	return e, err
 }
 
 // byRules returns the Dialer that goes by the rules.
