@@ -39,8 +39,8 @@ type program struct {
 	text string
 }
 
-// run serves text until the test ends.
-func run(t *testing.T, text string) *program {
+// run serves text until the test ends. The options can be changed before.
+func run(t *testing.T, text string, change ...func(*Options)) *program {
 	t.Helper()
 	p := &program{t: t, reload: make(chan os.Signal, 1), done: make(chan error, 1), text: text}
 	p.log = &journal{changed: make(chan struct{})}
@@ -52,6 +52,9 @@ func run(t *testing.T, text string) *program {
 		Reload: p.reload,
 		Stderr: p.log,
 		Ready:  func(_ *config.Config, a []net.Addr) { ready <- a },
+	}
+	for _, c := range change {
+		c(&o)
 	}
 	go func() { p.done <- Run(ctx, o) }()
 	select {
@@ -160,6 +163,15 @@ func through(addr string, target *net.TCPAddr) (*net.TCPConn, error) {
 		return nil, errors.Join(fmt.Errorf("reply %x: %w", reply, err), c.Close())
 	}
 	return c.(*net.TCPConn), nil
+}
+
+func mustAddr(t *testing.T, s string) *net.TCPAddr {
+	t.Helper()
+	a, err := net.ResolveTCPAddr("tcp", s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
 }
 
 func mustThrough(t *testing.T, addr string, target *net.TCPAddr) *net.TCPConn {
