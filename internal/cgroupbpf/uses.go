@@ -19,6 +19,9 @@ func (c *compiler) use(u dialer.Use) uint32 {
 		return useKernel
 	case u == dialer.Use{}:
 		return useDeny
+	case u.Same:
+		c.fail(fmt.Errorf(`use = "same": no client connects to anything in the kernel plane: name a source`))
+		return useDeny
 	}
 	n, ok := c.numbers[u]
 	if ok {
@@ -87,6 +90,8 @@ func (c *compiler) fits(s *dialer.Source) error {
 		return fmt.Errorf("is a prefix; the kernel plane cannot give each connection an address of its own: name single addresses")
 	case s.First.IsValid():
 		return fmt.Errorf("is a range; name its addresses as sources of a pool for the kernel plane")
+	case s.Device != "":
+		return fmt.Errorf("has a device; the kernel plane cannot bind sockets to one: steer them by ip rule")
 	case !s.Ports.IsZero():
 		return fmt.Errorf("has ports; the kernel plane cannot limit them: leave them out, or fix one with source_port in a rule")
 	}

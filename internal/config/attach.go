@@ -38,7 +38,10 @@ func (d *decoder) attach(n *node) (Attach, bool) {
 	var a Attach
 	where, ok := d.attachTo(n, k, &a)
 	if use := k["use"]; use != nil {
-		if u, known := d.use(use); known {
+		switch u, known := d.use(use); {
+		case u.Same:
+			d.fault(use, "name a source", `use: no client connects to anything here, so "same" is no address`)
+		case known:
 			a.Use = &u
 		}
 	}

@@ -67,6 +67,14 @@ source_port = 5060
     source_port = 5060
                   ^
     name a source that is an address: with a port it is one fixed sender`},
+		{"same for an attachment", `default = "deny"
+[[attach]]
+service = "a.service"
+use = "same"
+`, `testdata/config.toml:4:7: use: no client connects to anything here, so "same" is no address
+    use = "same"
+          ^
+    name a source`},
 		{"same for a proxy", `default = "deny"
 [[listen]]
 mixed = "127.0.0.1:1080"
