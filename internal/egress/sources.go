@@ -20,6 +20,9 @@ type Source struct {
 	// Hold is how long flows outlive the address that they leave from, so that they
 	// survive a renewal that takes it away for a moment. Zero ends them at once.
 	Hold time.Duration
+
+	// Probe finds out whether the source works. Nil: nobody does.
+	Probe *Probe
 }
 
 // Watch is what Sources follow. A *host.Host is one.
