@@ -215,7 +215,7 @@ gateway = "192.0.2.1"
 `, `testdata/config.toml:4:1: source "lte" has no key "gateway"
     gateway = "192.0.2.1"
     ^
-    known keys: ip, interface, ports, freebind, device, mark, limit, new_per_second, hold`},
+    known keys: ip, interface, ports, freebind, device, mark, limit, new_per_second, hold, probe`},
 		{"ports reversed", `default = "kernel"
 [sources]
 batch = { ip = "198.51.100.64", ports = "44999-40000" }

@@ -18,7 +18,7 @@ type badFile struct{ name, text, want string }
 // TestBadFiles compares the errors letter for letter. The files they name are in
 // testdata.
 func TestBadFiles(t *testing.T) {
-	for _, f := range slices.Concat(badSyntax(), badSource(), badPool(), badRule(), badMap(), badListen(), badProxy(), badForward(), badPorts(), badShare(), badAttach(), badDNS(), badWay(), badLimit(), badAdmin()) {
+	for _, f := range slices.Concat(badSyntax(), badSource(), badPool(), badRule(), badMap(), badListen(), badProxy(), badForward(), badPorts(), badShare(), badAttach(), badDNS(), badProbe(), badWay(), badLimit(), badAdmin()) {
 		t.Run(f.name, func(t *testing.T) {
 			c, err := Parse("testdata/config.toml", []byte(f.text))
 			if err == nil {

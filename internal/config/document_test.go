@@ -107,6 +107,11 @@ func TestExampleHasEveryKey(t *testing.T) {
 	for _, k := range []string{"per_source", "per_client", "per_user"} {
 		collect(seen, root.child("limits").child(k), boundTable)
 	}
+	for _, n := range root.child("sources").items {
+		if p := n.child("probe"); p != nil {
+			collect(seen, p, probeTable)
+		}
+	}
 	for of := range schema {
 		for _, k := range of.names() {
 			if !seen[fmt.Sprintf("%s %s", of, k)] {

@@ -9,7 +9,8 @@ import (
 
 // SourceOptions is what a source's table says of its life. A dialer knows nothing of it.
 type SourceOptions struct {
-	Hold time.Duration // how long flows outlive the address; zero: they end at once
+	Hold  time.Duration // how long flows outlive the address; zero: they end at once
+	Probe *Probe        // nil: none
 
 	// Limit is what may leave from it. Where a field is zero, that of Limits.PerSource counts.
 	Limit Bound
@@ -20,7 +21,11 @@ func (c *Config) Options(source string) SourceOptions { return c.SourceOptions[s
 
 // options reads them.
 func (d *decoder) options(k map[string]*node, s *dialer.Source) {
-	o := SourceOptions{Hold: d.duration(k["hold"], 0, 0), Limit: d.boundOf(k["limit"], k["new_per_second"])}
+	o := SourceOptions{
+		Hold:  d.duration(k["hold"], 0, 0),
+		Probe: d.probe(k["probe"], s),
+		Limit: d.boundOf(k["limit"], k["new_per_second"]),
+	}
 	if o == (SourceOptions{}) {
 		return
 	}

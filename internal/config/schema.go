@@ -46,6 +46,7 @@ type table string
 const (
 	topTable      table = ""
 	sourceTable   table = "sources.NAME"
+	probeTable    table = "sources.NAME.probe"
 	poolTable     table = "pools.NAME"
 	ruleTable     table = "rules"
 	listenTable   table = "listen"
@@ -66,6 +67,7 @@ const (
 	wantPrefixes   = `an address or prefix in quotes, or a list of them`
 	wantListen     = `an address with port in quotes ("127.0.0.1:1080"), or a list of them`
 	wantDuration   = `a duration in quotes ("30s", "5m")`
+	wantTarget     = "a target in quotes, or a list of one for each family"
 	wantCount      = "an integer"
 	wantBound      = "a table: { connections = 500, new_per_second = 50 }"
 	wantIntegers   = "a list of integers"
@@ -102,6 +104,17 @@ var schema = map[table][]key{
 		{name: "limit", want: wantCount},
 		{name: "new_per_second", want: wantCount},
 		{name: "hold", want: wantDuration},
+		{name: "probe", want: `a target for TCP in quotes ("203.0.113.1:443"), or a table`},
+	},
+	probeTable: {
+		{name: "tcp", want: wantTarget},
+		{name: "http", want: wantTarget},
+		{name: "icmp", want: wantTarget},
+		{name: "dns", want: wantTarget},
+		{name: "every", want: wantDuration},
+		{name: "timeout", want: wantDuration},
+		{name: "rise", want: wantCount},
+		{name: "fall", want: wantCount},
 	},
 	poolTable: {
 		{name: "of", want: "a list of sources"},
@@ -202,6 +215,8 @@ func (t table) title(n *node) string {
 		return "the file"
 	case sourceTable:
 		return fmt.Sprintf("source %q", n.key)
+	case probeTable:
+		return "the probe"
 	case poolTable:
 		return fmt.Sprintf("pool %q", n.key)
 	case boundTable:
