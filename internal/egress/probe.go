@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/srcproxy/srcproxy/dialer"
 )
 
@@ -247,7 +249,10 @@ func (b *prober) reason(err error) error {
 
 // refusedHere reports whether err is about this host, and not about the way to a target.
 func refusedHere(err error) bool {
-	for _, local := range []error{dialer.ErrSourceDown, dialer.ErrNoSource, dialer.ErrPorts} {
+	for _, local := range []error{
+		dialer.ErrSourceDown, dialer.ErrNoSource, dialer.ErrPorts,
+		unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM,
+	} {
 		if errors.Is(err, local) {
 			return true
 		}

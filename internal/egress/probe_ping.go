@@ -61,8 +61,8 @@ func openPing(to netip.Addr) (*pingSocket, error) {
 		fd, err = unix.Socket(family, unix.SOCK_RAW|flags, protocol)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: a ping needs CAP_NET_RAW, or a group of this process in net.ipv4.ping_group_range: %w",
-			errNoResult, os.NewSyscallError("socket", err))
+		return nil, fmt.Errorf("a ping needs CAP_NET_RAW, or a group of this process in net.ipv4.ping_group_range (sysctl -w net.ipv4.ping_group_range=\"0 2147483647\"): %w",
+			os.NewSyscallError("socket", err))
 	}
 	s.File = os.NewFile(uintptr(fd), "ping "+to.String())
 	return s, nil

@@ -83,6 +83,7 @@ func Check(cfg *config.Config, h *host.Snapshot, f host.Facts) *Report {
 	}
 	c.sources()
 	c.listeners()
+	c.probes()
 	c.privilegedPorts()
 	c.descriptors()
 	if table != nil {

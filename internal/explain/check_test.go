@@ -107,6 +107,8 @@ func TestCheck(t *testing.T) {
 	stub.Nameservers = []netip.Addr{netip.MustParseAddr("127.0.0.53")}
 	rights.BindService = true
 	stub.Upstreams = []netip.Addr{netip.MustParseAddr("203.0.113.53"), netip.MustParseAddr("2001:db8::53")}
+	mute := facts()
+	mute.NoPing = true
 	unbound := facts()
 	unbound.Nameservers = []netip.Addr{netip.MustParseAddr("::1")}
 	for _, tt := range []struct {
@@ -120,6 +122,7 @@ func TestCheck(t *testing.T) {
 		{"check-own-resolver", fine, unbound, false, true},
 		{"check-named-resolver", fine + "[dns]\nservers = [\"127.0.0.1:5353\", \"198.51.100.10\"]\n", stub, false, false},
 		{"check-named-denied-resolver", noQueries + "[dns]\nservers = [\"203.0.113.53\", \"192.0.2.54:5353\"]\n", stub, false, true},
+		{"check-ping", "default = \"wan\"\n[sources]\nwan = { ip = [\"198.51.100.10\", \"2001:db8::10\"], probe = { icmp = \"203.0.113.1\" } }\n[[listen]]\nmixed = \"127.0.0.1:1080\"\n", mute, true, true},
 		{"check-no-names", "default = \"deny\"\n[[listen]]\ntcp = \"127.0.0.1:2525\"\nto = \"203.0.113.25:25\"\n", facts(), false, false},
 		{"check-refused-resolver", "default = \"deny\"\n[[listen]]\nmixed = \"127.0.0.1:1080\"\n", facts(), false, true},
 		{"check-denied-resolver", noQueries, facts(), false, true},

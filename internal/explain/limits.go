@@ -42,6 +42,23 @@ func (c *checker) privileged(port uint16, at place, what string) {
 	})
 }
 
+// probes tells of those that need a right which this process does not have.
+func (c *checker) probes() {
+	for _, s := range c.cfg.Sources {
+		p := c.cfg.Options(s.Name).Probe
+		if p == nil || p.Kind != "icmp" || !c.facts.NoPing {
+			continue
+		}
+		c.found = append(c.found, Finding{
+			Severity: Error,
+			Position: c.position(place{"source", s.Name}),
+			Text:     fmt.Sprintf("source %q: its probe pings, which needs CAP_NET_RAW or a group in net.ipv4.ping_group_range; this process has neither", s.Name),
+			Hint:     "run this as root, or start srcproxy with the capability",
+			Cure:     []string{`sysctl -w net.ipv4.ping_group_range="0 2147483647"`},
+		})
+	}
+}
+
 // What is open beside connections: the listeners, the name servers' sockets, the
 // relay's pool of pipes, the log.
 const otherFiles = 128

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/netip"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,6 +29,10 @@ type Facts struct {
 	// BindService says that this process may bind the ports below (CAP_NET_BIND_SERVICE).
 	BindService bool
 
+	// NoPing says that this process cannot send ICMP echo requests: it has no CAP_NET_RAW,
+	// and none of its groups is in net.ipv4.ping_group_range (Linux 3.0).
+	NoPing bool
+
 	// Nameservers are the servers in resolv.conf, without their zones.
 	Nameservers []netip.Addr
 
@@ -40,6 +45,7 @@ type Facts struct {
 const (
 	portRangeFile    = "/proc/sys/net/ipv4/ip_local_port_range"
 	unprivilegedFile = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+	pingFile         = "/proc/sys/net/ipv4/ping_group_range"
 )
 
 // ReadFacts returns the facts of this process. Those that cannot be read are left
@@ -49,17 +55,36 @@ func ReadFacts() (Facts, error) {
 	var limitErr, capErr error
 	f.Files, limitErr = MaxOpenFiles()
 	f.BindService, capErr = capable(unix.CAP_NET_BIND_SERVICE)
-	var resolvErr, upstreamErr error
+	var pingErr, resolvErr, upstreamErr error
+	f.NoPing, pingErr = noPing()
 	f.Nameservers, resolvErr = readNameservers(ResolvFile)
 	f.Upstreams, upstreamErr = readNameservers(ResolvedFile)
 	return f, errors.Join(
 		limitErr,
 		capErr,
+		pingErr,
 		resolvErr,
 		upstreamErr,
 		scanFile(portRangeFile, &f.PortLo, &f.PortHi),
 		scanFile(unprivilegedFile, &f.Unprivileged),
 	)
+}
+
+func noPing() (bool, error) {
+	raw, err := capable(unix.CAP_NET_RAW)
+	if raw || err != nil {
+		return false, err
+	}
+	var lo, hi uint32
+	if err := scanFile(pingFile, &lo, &hi); err != nil {
+		return false, err
+	}
+	groups, err := os.Getgroups()
+	if err != nil {
+		return false, os.NewSyscallError("getgroups", err)
+	}
+	within := func(g int) bool { return int64(g) >= int64(lo) && int64(g) <= int64(hi) }
+	return !slices.ContainsFunc(append(groups, os.Getegid()), within), nil
 }
 
 // readNameservers returns the servers that a resolv.conf names. No file is no error.

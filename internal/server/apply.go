@@ -47,7 +47,9 @@ func (s *server) apply(cfg *config.Config) error {
 		return errors.Join(err, closeAll(tcp), closeAll(udp))
 	}
 	s.configure(cfg)
-	s.sources.Set(sourcesOf(cfg))
+	sources := sourcesOf(cfg)
+	s.sources.Set(sources)
+	s.probes.Set(sources, p.names)
 	s.users, s.names = p.users, p.names
 	oldTCP := swap(s.tcp, p.tcp, tcp)
 	oldUDP := swap(s.udp, p.udp, udp)

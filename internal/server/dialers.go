@@ -43,9 +43,24 @@ func (s *Dialers) Resolver(before *egress.Resolver) *egress.Resolver {
 func sourcesOf(cfg *config.Config) []egress.Source {
 	var out []egress.Source
 	for _, s := range cfg.AllSources() {
-		out = append(out, egress.Source{Source: s, Hold: cfg.Options(s.Name).Hold})
+		o := cfg.Options(s.Name)
+		out = append(out, egress.Source{Source: s, Hold: o.Hold, Probe: probeOf(o.Probe)})
 	}
 	return out
+}
+
+func probeOf(p *config.Probe) *egress.Probe {
+	if p == nil {
+		return nil
+	}
+	return &egress.Probe{
+		Kind:    egress.ProbeKind(p.Kind),
+		Targets: p.Targets,
+		Every:   p.Every,
+		Timeout: p.Timeout,
+		Rise:    p.Rise,
+		Fall:    p.Fall,
+	}
 }
 
 // For returns the Dialer of the flows that come by l, or for a nil l by any proxy. A

@@ -38,6 +38,9 @@ func (s *server) plan(cfg *config.Config) (*plan, error) {
 
 		dialers: dialers,
 	}
+	if err := probeable(cfg); err != nil {
+		return nil, err
+	}
 	for i := range cfg.Listen {
 		l := &cfg.Listen[i]
 		d, err := dialers.For(l)
@@ -49,6 +52,20 @@ func (s *server) plan(cfg *config.Config) (*plan, error) {
 		}
 	}
 	return p, s.affordable(p)
+}
+
+// probeable tells whether the probes of cfg can be made: one that cannot would leave its
+// source up for ever.
+func probeable(cfg *config.Config) error {
+	for name, o := range cfg.SourceOptions {
+		if o.Probe == nil || o.Probe.Kind != string(egress.ProbeICMP) {
+			continue
+		}
+		if err := egress.CanPing(); err != nil {
+			return fmt.Errorf("source %q: probe: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // affordable tells whether the sockets of p leave room for flows. Each port of a range

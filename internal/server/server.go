@@ -98,6 +98,7 @@ type server struct {
 	level    *slog.LevelVar
 	host     *host.Host
 	sources  *egress.Sources
+	probes   *egress.Probes
 	watches  sync.WaitGroup // of host and sources; they end with the life of the server
 	maxFiles int            // that the process may open
 	flows    *flows.Registry
@@ -146,6 +147,7 @@ func newServer(ctx context.Context, log *slog.Logger, level *slog.LevelVar) (*se
 	s.watches.Go(func() { s.sample(ctx) })
 	s.sources = &egress.Sources{Host: h, Log: s.log, EndFlows: s.flows.CloseLost}
 	s.watches.Go(func() { s.sources.Run(ctx) })
+	s.probes = &egress.Probes{Host: h, Sources: s.sources}
 	s.shared = &inbound.Shared{
 		Flows:       s.flows,
 		Descriptors: inbound.NewDescriptors(limit),
@@ -215,6 +217,7 @@ func (s *server) drain() {
 	if err := s.engine.Close(); err != nil {
 		s.log.Warn("stop udp", "err", err)
 	}
+	s.probes.Close()
 	s.log.Info("stopped")
 }
 
