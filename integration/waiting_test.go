@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -23,6 +24,9 @@ func TestWaitingListeners(t *testing.T) {
 		wan4, four.Addr(), six.Addr(), four.Addr(), nstest.ServerV4(1))
 	r.serve(config)
 	r.log.wait(t, 3, "listener waits for its address")
+	if got := r.listenerStates(); got != "office waiting media waiting" {
+		t.Errorf("status without the addresses: %s", got)
+	}
 	dst := at(nstest.ServerV4(1), echo.Addr.Port())
 	works := func(listener string) bool {
 		c, err := r.through(listener, dst)
@@ -40,6 +44,7 @@ func TestWaitingListeners(t *testing.T) {
 		r.Proxy.AddAddr(t, "wan0", a)
 		eventually(t, "the listener works", func() bool { return works(at(a.Addr(), 1080).String()) })
 	}
+	eventually(t, "status has both listeners up", func() bool { return r.listenerStates() == "office up media up" })
 	u := r.dialUDP("198.51.100.99:5399")
 	echoed(t, u, "x")
 	if e, _ := r.log.with("listener waits for its address"); len(e) != 3 {
@@ -51,6 +56,23 @@ func TestWaitingListeners(t *testing.T) {
 	r.Proxy.DelAddr(t, "wan0", four)
 	r.Proxy.AddAddr(t, "wan0", four)
 	eventually(t, "the listener works when its address was away", func() bool { return works(at(four.Addr(), 1080).String()) })
+}
+
+// listenerStates is what srcproxy status says of each listener.
+func (r *rig) listenerStates() string {
+	r.t.Helper()
+	var status struct {
+		Listeners []struct{ Name, State string }
+	}
+	got := r.program("status", "--json")
+	if err := json.Unmarshal([]byte(got.Stdout), &status); err != nil {
+		r.t.Fatalf("status: %v: %v", err, got)
+	}
+	var words []string
+	for _, l := range status.Listeners {
+		words = append(words, l.Name, l.State)
+	}
+	return strings.Join(words, " ")
 }
 
 // TestWaitingListenerMeetsAnother has the port of a listener taken by another process

@@ -79,6 +79,7 @@ func Run(ctx context.Context, o Options) error {
 	for {
 		changed := s.host.Changed()
 		retry := s.arrive()
+		s.showListeners()
 		select {
 		case <-changed:
 		case <-retry:
