@@ -52,12 +52,10 @@ type Rules struct {
 // special are the destinations that are left to the kernel, unless a rule has a prefix inside of one: this host, its links
 // (RFC 3927, RFC 4291 section 2.5.6) and groups.
 var special = [...]netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/32"), // connects to this host
 	netip.MustParsePrefix("127.0.0.0/8"),
 	netip.MustParsePrefix("169.254.0.0/16"),
 	netip.MustParsePrefix("224.0.0.0/4"),
 	netip.MustParsePrefix("255.255.255.255/32"),
-	netip.MustParsePrefix("::/128"),
 	netip.MustParsePrefix("::1/128"),
 	netip.MustParsePrefix("fe80::/10"),
 	netip.MustParsePrefix("ff00::/8"),

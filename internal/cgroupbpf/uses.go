@@ -4,6 +4,7 @@ package cgroupbpf
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -19,15 +20,15 @@ func (c *compiler) use(u dialer.Use) uint32 {
 		return useKernel
 	case u == dialer.Use{}:
 		return useDeny
-	case u.Same:
-		c.fail(fmt.Errorf(`use = "same": no client connects to anything in the kernel plane: name a source`))
-		return useDeny
 	}
-	n, ok := c.numbers[u]
-	if ok {
+	if n, ok := c.numbers[u]; ok {
 		return n
 	}
-	n = uint32(len(c.uses)) // #nosec G115 -- at most one for each rule and map key
+	if u.Same {
+		c.fail(errors.New("use same: no client connects to the kernel plane, so there is no address that it asked"))
+		return useDeny
+	}
+	n := uint32(len(c.uses)) // #nosec G115 -- at most one for each rule and map key
 	c.numbers[u] = n
 	pool := u.Pool
 	if u.Source != nil {
@@ -36,6 +37,7 @@ func (c *compiler) use(u dialer.Use) uint32 {
 	kind, err := kindOf(pool)
 	if err != nil {
 		c.fail(fmt.Errorf("pool %q: %w", pool.Name, err))
+		return useDeny
 	}
 	c.uses = append(c.uses, hooksUse{
 		Kind:  kind,
@@ -62,7 +64,7 @@ func kindOf(p *dialer.Pool) (hooksKind, error) {
 		return hooksKindRANDOM, nil
 	case dialer.Sticky:
 		if !slices.Equal(p.By, []dialer.Key{dialer.ByDestination}) {
-			return 0, fmt.Errorf(`the kernel plane knows neither clients nor names: write by = ["destination"]`)
+			return 0, errors.New(`the kernel plane knows neither clients nor names: write by = ["destination"]`)
 		}
 		return hooksKindSTICKY, nil
 	}
@@ -80,6 +82,7 @@ func (c *compiler) member(m dialer.Member) {
 	c.members = append(c.members, hooksMember{
 		Id:     m.Source.Hash(),
 		Weight: uint32(max(m.Weight, 1)), // #nosec G115 -- checked above
+		Mark:   m.Source.Mark,
 	})
 }
 
@@ -87,13 +90,15 @@ func (c *compiler) member(m dialer.Member) {
 func (c *compiler) fits(s *dialer.Source) error {
 	switch {
 	case s.Prefix.IsValid():
-		return fmt.Errorf("is a prefix; the kernel plane cannot give each connection an address of its own: name single addresses")
+		return errors.New("is a prefix; the kernel plane cannot give each connection an address of its own: name single addresses")
 	case s.First.IsValid():
-		return fmt.Errorf("is a range; name its addresses as sources of a pool for the kernel plane")
-	case s.Device != "":
-		return fmt.Errorf("has a device; the kernel plane cannot bind sockets to one: steer them by ip rule")
+		return errors.New("is a range; name its addresses as sources of a pool for the kernel plane")
 	case !s.Ports.IsZero():
-		return fmt.Errorf("has ports; the kernel plane cannot limit them: leave them out, or fix one with source_port in a rule")
+		return errors.New("has ports; the kernel plane cannot limit them: leave them out, or fix one with source_port in a rule")
+	case s.Device != "":
+		return errors.New("has a device; the kernel plane cannot choose one for each datagram: route by the address, with ip rule from")
+	case s.Mark != 0 && !c.options.MarkWildcard:
+		return errors.New("has a mark; the kernel plane cannot set one for each datagram, but for connections: write wildcard_port = \"mark\"")
 	}
 	return nil
 }

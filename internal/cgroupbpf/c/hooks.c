@@ -106,6 +106,17 @@ static __always_inline bool chosen(const struct memory *m, const struct call *c)
 	return !unspecified(&c->src) && !ours(m, c);
 }
 
+/* Whether the program chose, and may. What the rules deny is refused all the same; whether they have a source up does not
+ * matter then. */
+static __always_inline bool respected(const struct memory *m, const struct call *c)
+{
+	const struct verdict *v = &c->verdict;
+
+	if (!chosen(m, c) || !c->settings)
+		return false;
+	return v->bind ? !c->settings->override : !v->err;
+}
+
 static __always_inline int bind_to(struct bpf_sock_addr *ctx, const struct call *c, const struct address *a, __u16 port)
 {
 	if (c->v6) {
@@ -130,9 +141,9 @@ static __always_inline int leave(struct bpf_sock_addr *ctx, const struct call *c
 {
 	struct address any = {};
 
-	if (chosen(m, c) || (unspecified(&c->src) && c->flow.protocol != UDP))
+	if (unspecified(&c->src) && c->flow.protocol != UDP)
 		return 0;
-	if (!unspecified(&c->src) && !unspecified(&m->src) && c->held)
+	if (m && !unspecified(&c->src) && !unspecified(&m->src) && c->held)
 		return -EPERM;
 	if (!m)
 		m = bpf_sk_storage_get(&memories, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
@@ -166,8 +177,6 @@ static __always_inline int bind_source(struct bpf_sock_addr *ctx, const struct c
 	const struct verdict *v = &c->verdict;
 	int err;
 
-	if (chosen(m, c) && !(c->settings && c->settings->override))
-		return 0;
 	if (c->held)
 		return holding(ctx, c);
 	if (!m)
@@ -194,11 +203,12 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, struct call *c)
 	c->connected = ctx->sk->state == BPF_TCP_ESTABLISHED;
 	c->flow.local_port = c->held;
 	judge(&c->flow, &c->verdict, c->settings, slot);
+	m = bpf_sk_storage_get(&memories, ctx->sk, 0, 0);
 	err = c->verdict.err;
-	if (!err) {
-		m = bpf_sk_storage_get(&memories, ctx->sk, 0, 0);
+	if (respected(m, c))
+		err = 0;
+	else if (!err)
 		err = c->verdict.bind ? bind_source(ctx, c, m) : leave(ctx, c, m);
-	}
 	count(slot, c, err ? REFUSED : CONNECT);
 	return err ? refuse(err) : 1;
 }
@@ -241,9 +251,11 @@ static __always_inline int on_datagram(struct bpf_sock_addr *ctx, struct call *c
 	c->flow.local_port = c->held;
 	judge(&c->flow, &c->verdict, c->settings, slot);
 	err = c->verdict.err;
-	if (!err && !unspecified(&c->src))
+	if (!unspecified(&c->src))
 		m = bpf_sk_storage_get(&memories, ctx->sk, 0, 0);
-	if (!err && (!chosen(m, c) || (c->verdict.bind && c->settings && c->settings->override))) {
+	if (respected(m, c)) {
+		err = 0;
+	} else if (!err) {
 		if (c->verdict.port && c->verdict.port != c->held)
 			err = -EPERM;
 		c->src = c->verdict.src;
@@ -319,7 +331,7 @@ int ask(struct xdp_md *ctx)
 	c.flow.is4 = mapped(&c.flow.dst);
 	c.settings = bpf_map_lookup_elem(&settings, slot);
 	judge(&c.flow, &c.verdict, c.settings, *slot);
-	q->bind = c.verdict.bind;
+	q->bind = c.verdict.bind && !c.verdict.err;
 	q->source_port = c.verdict.port;
 	q->err = c.verdict.err;
 	q->rule = c.verdict.rule;

@@ -10,7 +10,7 @@ struct flow {
 };
 
 struct verdict {
-	__s32 err;  /* negative: refused */
+	__s32 err;  /* negative: denied, or with bind no source is up */
 	__u32 rule; /* index of its counter */
 	bool bind;  /* to src and port; else the kernel chooses */
 	__u16 port; /* 0: any */
@@ -306,7 +306,7 @@ static __always_inline bool denied_inside(const struct flow *f, const struct sea
 	l = list_of(&carried, slot, &inner);
 	if (!l || !search(&second, f, l, slot))
 		return false;
-	if (s->found && s->hit.deliberate && second.hit.rule > s->hit.rule)
+	if (s->found && s->hit.deliberate && second.hit.rule >= s->hit.rule)
 		return false;
 	u = use_at(slot, second.hit.use);
 	return !u || u->kind == DENY;
@@ -324,6 +324,7 @@ static __always_inline void decide(struct verdict *v, const struct flow *f, __u3
 	v->err = 0;
 	if (u->kind == KERNEL)
 		return;
+	v->bind = true;
 	v->err = -EADDRNOTAVAIL;
 	i = pick(f, u, s, slot);
 	if (i < 0)
@@ -332,33 +333,36 @@ static __always_inline void decide(struct verdict *v, const struct flow *f, __u3
 	if (!m)
 		return;
 	v->err = 0;
-	v->bind = true;
 	v->mark = m->mark;
 	v->src = f->is4 ? m->v4 : m->v6;
 }
 
 /* Judges a flow. What the maps do not tell is refused. */
-static __noinline int judge(const struct flow *f, struct verdict *v, const struct settings *s, __u32 slot)
+static __noinline int judge(const struct flow *flow, struct verdict *v, const struct settings *s, __u32 slot)
 {
 	struct search first = {};
+	struct flow f = *flow;
 	const struct list *l;
 
+	/* The kernel connects the unspecified address to this host. */
+	if (unspecified(&f.dst))
+		f.dst.word[3] = bpf_htonl(f.is4 ? INADDR_LOOPBACK : 1);
 	v->err = -EPERM;
 	v->rule = NO_RULE;
 	v->bind = false;
 	v->port = 0;
 	if (!s)
 		return 0;
-	l = list_of(&lists, slot, &f->dst);
+	l = list_of(&lists, slot, &f.dst);
 	if (!l)
 		return 0;
 	v->rule = l->rule;
-	if (search(&first, f, l, slot)) {
+	if (search(&first, &f, l, slot)) {
 		v->rule = first.hit.rule;
 		v->port = first.hit.source_port;
 	}
-	if (denied_inside(f, &first, slot))
+	if (denied_inside(&f, &first, slot))
 		return 0;
-	decide(v, f, first.found ? first.hit.use : l->use, s, slot);
+	decide(v, &f, first.found ? first.hit.use : l->use, s, slot);
 	return 0;
 }
