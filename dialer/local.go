@@ -36,13 +36,13 @@ func portsHint(dec *Decision) string {
 	case dec.Port != 0:
 		return fmt.Sprintf(", as port %d is in use", dec.Port)
 	case !dec.Ports.IsZero():
-		return fmt.Sprintf(": all %d of its ports %v are in use; widen them, or add addresses (a range, or a pool)", dec.Ports.len(), dec.Ports)
+		return fmt.Sprintf(": all %d of its ports %v are in use; widen them, or add addresses (a range, or a pool)", dec.Ports.Len(), dec.Ports)
 	}
 	all, err := systemPorts()
 	if err != nil {
 		return ""
 	}
-	return fmt.Sprintf(`: all %d ports of net.ipv4.ip_local_port_range, %v, are in use; add addresses (a range, or a pool), or widen it: sysctl -w net.ipv4.ip_local_port_range="1024 65535"`, all.len(), all)
+	return fmt.Sprintf(`: all %d ports of net.ipv4.ip_local_port_range, %v, are in use; add addresses (a range, or a pool), or widen it: sysctl -w net.ipv4.ip_local_port_range="1024 65535"`, all.Len(), all)
 }
 
 // errno returns the system call's error in err, without the operations around it.

@@ -54,7 +54,8 @@ type PortRange struct{ Lo, Hi uint16 }
 // IsZero reports whether r is no range.
 func (r PortRange) IsZero() bool { return r == PortRange{} }
 
-func (r PortRange) len() int { return int(r.Hi) - int(r.Lo) + 1 }
+// Len returns the number of ports in r; of the zero value that is 1.
+func (r PortRange) Len() int { return int(r.Hi) - int(r.Lo) + 1 }
 
 // Contains reports whether p is in r.
 func (r PortRange) Contains(p uint16) bool { return r.Lo <= p && p <= r.Hi }

@@ -25,6 +25,9 @@ type Service interface {
 	// Sources returns the state of each source.
 	Sources() []egress.Status
 
+	// Ports returns how the sources of live flows use their local ports.
+	Ports() []egress.PortUse
+
 	// Pools returns the pools, without what they use.
 	Pools() []Pool
 

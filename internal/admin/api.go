@@ -3,6 +3,8 @@ package admin
 import (
 	"net/netip"
 	"time"
+
+	"github.com/srcproxy/srcproxy/internal/egress"
 )
 
 // The answers of the API. Rates are over about the last minute; In is what came from
@@ -86,6 +88,9 @@ type Source struct {
 	OutBitsPerSecond float64   `json:"out_bits_per_second"`
 	FailedPerMinute  float64   `json:"failed_per_minute"`
 	Total            Total     `json:"total"`
+
+	// Ports is how it uses its local ports; none while it has no flows.
+	Ports *egress.PortUse `json:"ports,omitempty"`
 }
 
 // An Address is an address, a prefix or a range of a source.

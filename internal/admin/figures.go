@@ -2,6 +2,7 @@ package admin
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/srcproxy/srcproxy/internal/egress"
@@ -32,7 +33,7 @@ func (s *Status) count(live []*flows.Flow, sources []egress.Status) {
 	s.Health = s.health(sources)
 }
 
-func newSources(states []egress.Status, stats []flows.SourceStats, pools []Pool) Sources {
+func newSources(states []egress.Status, stats []flows.SourceStats, ports []egress.PortUse, pools []Pool) Sources {
 	byName := make(map[string]*flows.SourceStats, len(stats))
 	for i := range stats {
 		byName[stats[i].Name] = &stats[i]
@@ -54,6 +55,12 @@ func newSources(states []egress.Status, stats []flows.SourceStats, pools []Pool)
 		// The kernel's choice, and sources that are no longer configured.
 		if byName[st.Name] != nil && (st.Live > 0 || st.Minute != flows.Traffic{}) {
 			s.Sources = append(s.Sources, newSource(st.Name, st))
+		}
+	}
+	for i := range s.Sources {
+		at := slices.IndexFunc(ports, func(u egress.PortUse) bool { return u.Source == s.Sources[i].Name })
+		if at >= 0 {
+			s.Sources[i].Ports = &ports[at]
 		}
 	}
 	for _, p := range pools {
@@ -178,6 +185,9 @@ func (s *Sources) health() []string {
 			if a.State != egress.Up.String() {
 				out = append(out, trouble(src.Name, a.State, a.Since, a.Reason))
 			}
+		}
+		if u := src.Ports; u != nil && u.Budget > 0 && u.Flows*10 >= u.Budget*9 {
+			out = append(out, fmt.Sprintf("%s: %d of the %d ports of %v to %v (%s) are used", src.Name, u.Flows, u.Budget, u.Addr, u.Dst, u.Network))
 		}
 	}
 	for _, p := range s.Pools {

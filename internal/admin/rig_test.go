@@ -46,6 +46,8 @@ func (f *fake) Status() Status {
 	}
 }
 
+func (f *fake) Ports() []egress.PortUse { return nil }
+
 func (f *fake) Sources() []egress.Status {
 	return []egress.Status{
 		{Name: "wan1", Addr: "198.51.100.10", Since: when},

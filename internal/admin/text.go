@@ -91,6 +91,7 @@ func (s *Sources) Text(style explain.Style) string {
 		{"IN", true},
 		{"OUT", true},
 		{"FAILED/min", true},
+		{"PORTS", true},
 		{title: "REASON"},
 	}
 	var b strings.Builder
@@ -109,6 +110,7 @@ func (s *Source) rows() [][]cell {
 		plain(amount(s.InBitsPerSecond, "b/s")),
 		plain(amount(s.OutBitsPerSecond, "b/s")),
 		plain(rate(s.FailedPerMinute)),
+		plain(s.ports()),
 	}
 	addresses := s.Addresses
 	if len(addresses) == 0 {
@@ -122,6 +124,19 @@ func (s *Source) rows() [][]cell {
 		name, figures = "", make([]cell, len(figures))
 	}
 	return rows
+}
+
+// ports is the flows to the destination that has the most, of the ports that there are
+// for it.
+func (s *Source) ports() string {
+	switch u := s.Ports; {
+	case u == nil:
+		return "0"
+	case u.Budget == 0:
+		return strconv.Itoa(u.Flows)
+	default:
+		return fmt.Sprintf("%d/%d", u.Flows, u.Budget)
+	}
 }
 
 // Text returns a row for each rule.

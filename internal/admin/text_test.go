@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/srcproxy/srcproxy/internal/egress"
 	"github.com/srcproxy/srcproxy/internal/explain"
 	"github.com/srcproxy/srcproxy/internal/flows"
 )
@@ -90,19 +92,27 @@ func TestSourcesText(t *testing.T) {
 			{Name: "lte", Minute: flows.Traffic{Failed: 12}, Span: 10 * time.Second},
 			{Name: "wan1", Live: 412, Minute: minute, Span: time.Minute},
 		}
-		s := newSources(states, stats, (&fake{}).Pools())
-		wantText(t, s.Text(explain.Style{}), `SOURCE   ADDRESS         STATE          CONNS   NEW/s          IN        OUT   FAILED/min   REASON
-wan1     198.51.100.10   up               412    18.2   88.1 Mb/s   3.2 Mb/s            0
-lte      192.0.2.7       DOWN 2m5s          0       0           0          0         12.0   probe 203.0.113.1:443 timed out
-mail     198.51.100.25   up                 0       0           0          0            0
-         2001:db8::25    WAITING 2m5s                                                       is not on this host
-kernel                                      1       0           0          0            0
+		ports := []egress.PortUse{
+			{Source: "kernel", Used: 1, Network: "tcp", Flows: 1},
+			{
+				Source: "wan1", Used: 95, Network: "tcp", Addr: netip.MustParseAddr("198.51.100.10"),
+				Dst: netip.MustParseAddrPort("203.0.113.1:80"), Flows: 90, Budget: 100,
+			},
+		}
+		s := newSources(states, stats, ports, (&fake{}).Pools())
+		wantText(t, s.Text(explain.Style{}), `SOURCE   ADDRESS         STATE          CONNS   NEW/s          IN        OUT   FAILED/min    PORTS   REASON
+wan1     198.51.100.10   up               412    18.2   88.1 Mb/s   3.2 Mb/s            0   90/100
+lte      192.0.2.7       DOWN 2m5s          0       0           0          0         12.0        0   probe 203.0.113.1:443 timed out
+mail     198.51.100.25   up                 0       0           0          0            0        0
+         2001:db8::25    WAITING 2m5s                                                                is not on this host
+kernel                                      1       0           0          0            0        1
+# Health: wan1: 90 of the 100 ports of 198.51.100.10 to 203.0.113.1:80 (tcp) are used
 # Health: lte is down since 1999-12-31 23:57:55: probe 203.0.113.1:443 timed out
 # Health: mail is waiting since 1999-12-31 23:57:55: is not on this host
 # Health: pool safe uses wan1
 # Health: pool only has no source that is up
 `)
-		none := newSources(nil, nil, nil)
+		none := newSources(nil, nil, nil, nil)
 		wantText(t, none.Text(explain.Style{}), "no sources are configured\n# Health: fine\n")
 	})
 }
@@ -178,7 +188,7 @@ func TestFigures(t *testing.T) {
 }
 
 func TestColour(t *testing.T) {
-	s := newSources((&fake{}).Sources()[1:2], nil, nil)
+	s := newSources((&fake{}).Sources()[1:2], nil, nil, nil)
 	got := s.Text(explain.Style{Color: true})
 	if want := "\x1b[31mDOWN "; !strings.Contains(got, want) || !strings.Contains(got, "\x1b[31m# Health: lte") {
 		t.Errorf("got %q, want %q in it", got, want)

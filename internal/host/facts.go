@@ -26,6 +26,10 @@ type Facts struct {
 	// (net.ipv4.ip_unprivileged_port_start, Linux 4.11).
 	Unprivileged int
 
+	// Mark says that this process may set SO_MARK (CAP_NET_ADMIN, or since Linux 5.17
+	// CAP_NET_RAW).
+	Mark bool
+
 	// BindService says that this process may bind the ports below (CAP_NET_BIND_SERVICE).
 	BindService bool
 
@@ -57,12 +61,17 @@ func ReadFacts() (Facts, error) {
 	f.BindService, capErr = capable(unix.CAP_NET_BIND_SERVICE)
 	var pingErr, resolvErr, upstreamErr error
 	f.NoPing, pingErr = noPing()
+	admin, adminErr := capable(unix.CAP_NET_ADMIN)
+	raw, rawErr := capable(unix.CAP_NET_RAW)
+	f.Mark = admin || raw
 	f.Nameservers, resolvErr = readNameservers(ResolvFile)
 	f.Upstreams, upstreamErr = readNameservers(ResolvedFile)
 	return f, errors.Join(
 		limitErr,
 		capErr,
 		pingErr,
+		adminErr,
+		rawErr,
 		resolvErr,
 		upstreamErr,
 		scanFile(portRangeFile, &f.PortLo, &f.PortHi),
@@ -98,6 +107,15 @@ func readNameservers(path string) ([]netip.Addr, error) {
 		servers = append(servers, a.WithZone(""))
 	}
 	return servers, err
+}
+
+// LocalPorts returns how many ports the kernel gives to the sockets of one address.
+func LocalPorts() (int, error) {
+	var lo, hi int
+	if err := scanFile(portRangeFile, &lo, &hi); err != nil {
+		return 0, err
+	}
+	return hi - lo + 1, nil
 }
 
 // MaxOpenFiles returns the number of descriptors that this process may hold: the soft
