@@ -4,6 +4,7 @@ package integration
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -32,6 +34,60 @@ func kernelTree(t *testing.T) *cgroup.Tree {
 		nstest.Skip(t, "no right to make cgroups in "+tree.Dir)
 	}
 	return tree
+}
+
+// bpffs mounts a BPF file system where systemd does, until the end of the test.
+func bpffs(t *testing.T) {
+	t.Helper()
+	const dir = "/sys/fs/bpf"
+	if err := unix.Mount("bpf", dir, "bpf", 0, "mode=700"); err != nil {
+		nstest.Skip(t, "mount a BPF file system: "+err.Error())
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// scratchGroup returns the name and the directory of a cgroup that is not there yet.
+// What is there at the end of the test is removed, with what is below.
+func scratchGroup(t *testing.T, tree *cgroup.Tree, suffix string) (name, dir string) {
+	t.Helper()
+	dir, err := os.MkdirTemp(tree.Dir, "srcproxy-test-*"+suffix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	removeGroups(t, dir)
+	t.Cleanup(func() { removeGroups(t, dir) })
+	return tree.Name(dir), dir
+}
+
+// removeGroups removes a cgroup and those below, as soon as they are empty.
+func removeGroups(t *testing.T, dir string) {
+	t.Helper()
+	entries, _ := os.ReadDir(dir) // none where it is gone
+	for _, e := range entries {
+		if e.IsDir() {
+			removeGroups(t, filepath.Join(dir, e.Name()))
+		}
+	}
+	eventually(t, dir+" is removed", func() bool {
+		err := unix.Rmdir(dir)
+		return err == nil || errors.Is(err, unix.ENOENT)
+	})
+}
+
+// inGroup has a command start in the cgroup of a directory.
+func inGroup(t *testing.T, dir string, cmd *exec.Cmd) *exec.Cmd {
+	t.Helper()
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() }) // a directory
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(f.Fd())}
+	return cmd
 }
 
 // leftovers returns the cgroups that run has left below that of the tests.
@@ -111,9 +167,19 @@ func pipe(t *testing.T) (r, w *os.File) {
 // ask starts the asker by a command such as "srcproxy run --".
 func (r *rig) ask(t *testing.T, by ...string) (*nstest.Process, *ask) {
 	t.Helper()
-	nstest.Need(t, "python3")
 	args := append(by, "python3", "-c", asker)
-	cmd := exec.Command(args[0], args[1:]...)
+	return r.startAsk(t, exec.Command(args[0], args[1:]...))
+}
+
+// askIn starts the asker in a cgroup.
+func (r *rig) askIn(t *testing.T, dir string) (*nstest.Process, *ask) {
+	t.Helper()
+	return r.startAsk(t, inGroup(t, dir, exec.Command("python3", "-c", asker)))
+}
+
+func (r *rig) startAsk(t *testing.T, cmd *exec.Cmd) (*nstest.Process, *ask) {
+	t.Helper()
+	nstest.Need(t, "python3")
 	cmd.Dir, cmd.Stderr = r.dir, os.Stderr
 	// Not exec's pipes, which end with the command: the asker may live on.
 	a := &ask{t: t}

@@ -21,11 +21,11 @@ const module = "github.com/srcproxy/srcproxy"
 // way, from cmd down to ruleset. Tests may import more: they are not looked at. A package that is not
 // in the table is an error, a row without a package is not.
 var ours = map[string][]string{
-	"cmd/srcproxy": {"dialer", "internal/admin", "internal/config", "internal/explain", "internal/host", "internal/inbound", "internal/server"},
+	"cmd/srcproxy": {"dialer", "internal/admin", "internal/attach", "internal/cgroup", "internal/config", "internal/explain", "internal/host", "internal/inbound", "internal/server"},
 
 	"internal/server": {
 		"dialer", "pktinfo",
-		"internal/admin", "internal/cgroup", "internal/cgroupbpf", "internal/config", "internal/egress", "internal/explain", "internal/flows",
+		"internal/admin", "internal/attach", "internal/cgroup", "internal/cgroupbpf", "internal/config", "internal/egress", "internal/explain", "internal/flows",
 		"internal/host", "internal/inbound", "internal/relay", "internal/udprelay",
 	},
 	"internal/inbound": {
@@ -34,6 +34,7 @@ var ours = map[string][]string{
 	},
 	"internal/udprelay":  {"dialer", "pktinfo", "internal/egress", "internal/flows", "internal/sip", "internal/socks"},
 	"internal/admin":     {"internal/egress", "internal/explain", "internal/flows"},
+	"internal/attach":    {"dialer", "internal/cgroup", "internal/cgroupbpf"},
 	"internal/cgroupbpf": {"dialer", "internal/rendezvous", "internal/ruleset"},
 	"internal/explain":   {"dialer", "internal/config", "internal/host"},
 	"internal/egress":    {"dialer", "internal/host"},

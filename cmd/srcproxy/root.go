@@ -106,7 +106,7 @@ command line that is not understood.`,
 		panic(err) // the flag stands one line above
 	}
 	root.AddCommand(a.serveCommand(), a.checkCommand(), a.explainCommand(), a.planCommand(), a.passwdCommand(), a.runCommand(), a.versionCommand(),
-		a.reloadCommand(), a.statusCommand(), a.sourcesCommand(), a.connsCommand(), a.rulesCommand())
+		a.attachCommand(), a.detachCommand(), a.reloadCommand(), a.statusCommand(), a.sourcesCommand(), a.connsCommand(), a.rulesCommand())
 	ownWords(root)
 	return root
 }

@@ -27,6 +27,8 @@ type runOptions struct {
 
 const runName = "run"
 
+const useUsage = "leave from this `SOURCE`, whatever the rules say: a name in the file, or an address; twice for both families"
+
 func (a *app) runCommand() *cobra.Command {
 	var o runOptions
 	cmd := &cobra.Command{
@@ -51,7 +53,7 @@ that heed them.`,
 	}
 	flags := cmd.Flags()
 	flags.SetInterspersed(false) // what follows the command is the command's
-	flags.StringArrayVar(&o.use, "use", nil, "leave from this `SOURCE`, whatever the rules say: a name in the file, or an address; twice for both families")
+	flags.StringArrayVar(&o.use, "use", nil, useUsage)
 	flags.StringVar(&o.user, "user", "", "run the command as this `USER`")
 	flags.BoolVar(&o.proxy, "proxy", false, "tell the command a proxy; needs no privilege")
 	return cmd
@@ -180,7 +182,7 @@ func proxyOnly(cfg *config.Config) *config.Config {
 	l := config.Default().Listen[0]
 	l.Name = "run"
 	l.Addrs = []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)}
-	c.Listen = []config.Listener{l}
+	c.Listen, c.Attach, c.Admin = []config.Listener{l}, nil, config.Admin{}
 	c.Admin = config.Admin{} // that socket is the service's
 	c.Timeouts.Drain = min(c.Timeouts.Drain, endDrain)
 	c.Log.Level, c.Log.Flows = slog.LevelWarn, false // the command has the terminal

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,6 +23,21 @@ type Place struct {
 func (t *Tree) Find(p Place) (string, error) {
 	path, _, err := t.look(p)
 	return path, err
+}
+
+// All yields the directory of every cgroup, those above before those below.
+func (t *Tree) All() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		_ = filepath.WalkDir(t.Dir, func(path string, e fs.DirEntry, err error) error { // what cannot be read is passed over
+			switch {
+			case err != nil || !e.IsDir():
+				return nil
+			case !yield(path):
+				return fs.SkipAll
+			}
+			return nil
+		})
+	}
 }
 
 // look returns the directory at p, or nothing, and the directories in which p, or what is

@@ -39,6 +39,17 @@ func DropIn(unit string) (path, text string) {
 	return path, "[Service]\nSlice=" + SliceName(unit) + "\n"
 }
 
+// DropInCommands returns the shell commands that install the drop-in and move the service.
+func DropInCommands(unit string) []string {
+	path, text := DropIn(unit)
+	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+	return []string{
+		"mkdir -p '" + filepath.Dir(path) + "'",
+		"printf '%s\\n' '" + strings.Join(lines, "' '") + "' >'" + path + "'",
+		"systemctl daemon-reload && systemctl restart '" + unit + "'",
+	}
+}
+
 // MakeSlice makes the slice of a service where it is not there yet, and returns its
 // directory. Systemd takes it over when it starts the service.
 func (t *Tree) MakeSlice(unit string) (string, error) {

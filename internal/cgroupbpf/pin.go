@@ -90,6 +90,27 @@ func Unpin(dir string) error {
 	return nil
 }
 
+// Pinned reports whether the hooks that are pinned under dir are those of p. A later process may have pinned its own.
+func (p *Plane) Pinned(dir string) (bool, error) {
+	q, err := Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = q.Close() }() // it was only looked at
+	info, err := q.hooks[0].Info()
+	if err != nil {
+		return false, err
+	}
+	id, ok := info.ID()
+	if !ok {
+		return false, nil
+	}
+	return isAttached(p.hooks[0], []ebpf.ProgramID{id})
+}
+
 // Open returns the hooks that an earlier process has pinned under dir: to be taken over by Load and Attach, or to be detached.
 // Its rules stay as they are, Set and SetState return an error. Where nothing is pinned the error is fs.ErrNotExist.
 func Open(dir string) (*Plane, error) {

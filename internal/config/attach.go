@@ -90,20 +90,29 @@ func (d *decoder) attachTo(n *node, k map[string]*node, a *Attach) (*node, bool)
 
 const serviceSuffix = ".service"
 
+// unitBytes is what the name of a unit is made of (systemd.unit(5)).
+const unitBytes = nameBytes + `:.\@`
+
+// IsService reports whether s is the name of one service of systemd.
+func IsService(s string) bool {
+	base, suffixed := strings.CutSuffix(s, serviceSuffix)
+	return suffixed && base != "" && !strings.HasSuffix(base, "@") && strings.Trim(s, unitBytes) == ""
+}
+
 // service reads the name of a unit.
 func (d *decoder) service(n *node) (string, bool) {
 	s, ok := d.text(n)
-	base, suffixed := strings.CutSuffix(s, serviceSuffix)
+	suffixed := strings.HasSuffix(s, serviceSuffix)
 	switch {
 	case !ok:
 		return "", false
-	case strings.ContainsAny(s, "/ "):
+	case strings.Trim(s, unitBytes) != "":
 		d.fault(n, `for a control group write cgroup = "PATH"`, "service: %q is not the name of a service", s)
 	case !suffixed && strings.Contains(s, "."):
 		d.fault(n, `for other units write cgroup = "PATH", as systemd-cgls shows it`, "service: %q is not the name of a service", s)
 	case !suffixed:
 		d.fault(n, "write \""+s+serviceSuffix+"\"", "service: %q lacks %q at its end", s, serviceSuffix)
-	case base == "" || strings.HasSuffix(base, "@"):
+	case !IsService(s):
 		d.fault(n, "write the name of what runs: \"NAME@INSTANCE.service\"", "service: %q is not the name of one service", s)
 	default:
 		return s, true

@@ -34,17 +34,20 @@ func (s *server) apply(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	var w waiting
-	var tcp map[netip.AddrPort]*inbound.Listener
-	var udp map[netip.AddrPort]*udprelay.Forward
-	if tcp, w.tcp, err = open(s.tcp, p.tcp, s.listenTCP); err != nil {
+	tcp, err := open(s.tcp, p.tcp, s.listenTCP)
+	if err != nil {
 		return err
 	}
-	if udp, w.udp, err = open(s.udp, p.udp, s.listenUDP); err != nil {
+	udp, err := open(s.udp, p.udp, s.listenUDP)
+	if err != nil {
 		return errors.Join(err, closeAll(tcp))
 	}
 	socket, err := s.openSocket(cfg)
 	if err != nil {
+		return errors.Join(err, closeAll(tcp), closeAll(udp))
+	}
+	if err := s.attach(p.attach); err != nil {
+		s.closeSocket(socket)
 		return errors.Join(err, closeAll(tcp), closeAll(udp))
 	}
 	s.configure(cfg)
@@ -55,7 +58,6 @@ func (s *server) apply(cfg *config.Config) error {
 	oldTCP := swap(s.tcp, p.tcp, tcp)
 	oldUDP := swap(s.udp, p.udp, udp)
 	s.announce(tcp, udp, p)
-	s.postpone(w)
 	s.show(cfg, p.dialers)
 	s.useSocket(cfg, socket)
 	for _, l := range oldTCP {
@@ -94,10 +96,9 @@ func (s *server) listenUDP(a netip.AddrPort, settings *udprelay.Settings, c cont
 	return s.engine.Listen(s.ctx, a, settings, c)
 }
 
-// open opens what is wanted and not there, and returns beside that what has to wait for
-// its address. On an error it has closed all of them again.
-func open[S any, L listener[S]](have map[netip.AddrPort]L, want map[netip.AddrPort]*S, listen func(netip.AddrPort, *S, control) (L, error)) (opened map[netip.AddrPort]L, waits map[netip.AddrPort]*S, err error) {
-	opened, waits = make(map[netip.AddrPort]L), make(map[netip.AddrPort]*S)
+// open opens what is wanted and not there. On an error it has closed all of them again.
+func open[S any, L listener[S]](have map[netip.AddrPort]L, want map[netip.AddrPort]*S, listen func(netip.AddrPort, *S, control) (L, error)) (map[netip.AddrPort]L, error) {
+	opened := make(map[netip.AddrPort]L)
 	for a, settings := range want {
 		if _, ok := have[a]; ok {
 			continue
@@ -106,16 +107,12 @@ func open[S any, L listener[S]](have map[netip.AddrPort]L, want map[netip.AddrPo
 		if errors.Is(err, syscall.EADDRINUSE) && shareWithOld(have, want, a) {
 			l, err = listen(a, settings, reusePort)
 		}
-		switch {
-		case err == nil:
-			opened[a] = l
-		case errors.Is(err, syscall.EADDRNOTAVAIL):
-			waits[a] = settings
-		default:
-			return nil, nil, errors.Join(blame(err), closeAll(opened))
+		if err != nil {
+			return nil, errors.Join(err, closeAll(opened))
 		}
+		opened[a] = l
 	}
-	return opened, waits, nil
+	return opened, nil
 }
 
 // shareWithOld lets a new socket take the port of old ones of ours that are about to

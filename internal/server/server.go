@@ -16,6 +16,7 @@ import (
 
 	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/admin"
+	"github.com/srcproxy/srcproxy/internal/attach"
 	"github.com/srcproxy/srcproxy/internal/config"
 	"github.com/srcproxy/srcproxy/internal/egress"
 	"github.com/srcproxy/srcproxy/internal/flows"
@@ -69,6 +70,7 @@ func Run(ctx context.Context, o Options) error {
 	s.sockets, s.version = o.Sockets, o.Version
 	defer func() { end(); s.watches.Wait() }()
 	defer s.endAdmin()
+	defer s.detach()
 	if err := s.apply(cfg); err != nil {
 		return err
 	}
@@ -77,12 +79,7 @@ func Run(ctx context.Context, o Options) error {
 		o.Ready(cfg, s.addrs())
 	}
 	for {
-		changed := s.host.Changed()
-		retry := s.arrive()
-		s.showListeners()
 		select {
-		case <-changed:
-		case <-retry:
 		case <-o.Reload:
 			_ = s.reload(o.Load) // it has logged the error
 		case a := <-s.asks:
@@ -97,6 +94,7 @@ func Run(ctx context.Context, o Options) error {
 // server is the running program. Only the goroutine of Run uses it; for the others there
 // is service.
 type server struct {
+	life     context.Context // ends when the program does
 	ctx      context.Context
 	stop     context.CancelFunc // ends ctx: nothing new is let in
 	log      *slog.Logger
@@ -111,12 +109,13 @@ type server struct {
 	engine   *udprelay.Engine
 	tcp      map[netip.AddrPort]*inbound.Listener
 	udp      map[netip.AddrPort]*udprelay.Forward
-	waiting  waiting
 	users    map[string]*inbound.Users // by what stands in their file
 	names    *egress.Resolver
 	retired  sync.WaitGroup // listeners that are closed, but whose flows live on
 	drainIn  time.Duration
 	reloads  int
+
+	attached *attach.Set // nil: there has been no [[attach]]
 
 	started time.Time
 	version string
@@ -130,6 +129,7 @@ type server struct {
 
 func newServer(ctx context.Context, log *slog.Logger, level *slog.LevelVar) (*server, error) {
 	s := &server{
+		life:  ctx,
 		log:   log,
 		level: level,
 		tcp:   make(map[netip.AddrPort]*inbound.Listener),

@@ -32,7 +32,7 @@ type Ward struct {
 // NewWard makes a cgroup below that of this process, which so keeps its limits, and puts
 // the rules of cfg onto it. The sources are watched until Close. Log may be nil.
 func NewWard(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Ward, error) {
-	rules, err := rulesFor(cfg, nil)
+	rules, err := rulesFor(cfg, &config.Attach{})
 	if err != nil {
 		return nil, err
 	}
@@ -45,16 +45,6 @@ func NewWard(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Ward, 
 		return nil, errors.Join(err, w.Close())
 	}
 	return w, nil
-}
-
-// rulesFor compiles the rules of cfg for an [[attach]], or where that is nil for what
-// belongs to no service.
-func rulesFor(cfg *config.Config, a *config.Attach) (*cgroupbpf.Rules, error) {
-	table, err := cfg.Table()
-	if err != nil {
-		return nil, err
-	}
-	return cgroupbpf.Compile(table, cgroupbpf.Options{})
 }
 
 // raise takes the steps that Close takes back.

@@ -1,0 +1,221 @@
+// Package attach keeps the rules on control groups that others make: it follows them as
+// they come and go, exchanges the rules at a reload, and takes over what an earlier
+// process has left.
+//
+// The hooks of a service sit on a slice of its own, which outlives it: what is started
+// there is ruled from its first instruction. While the service runs elsewhere, they sit
+// on its own cgroup as well; that one is new with each start, and ruled a moment later.
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/internal/cgroup"
+	"github.com/srcproxy/srcproxy/internal/cgroupbpf"
+)
+
+// An Entry is what is wanted on one control group, or for one service.
+type Entry struct {
+	Name string // what it is called in logs, and what its pins are called by; no two have the same
+
+	// Exactly one of them is set.
+	Cgroup  string // as Tree.Path reads it
+	Service string // a unit of systemd
+
+	Rules   *cgroupbpf.Rules
+	Persist bool // the hooks stay at Close
+}
+
+// A Set is the attachments of one process. Set the exported fields before Apply; the
+// methods are safe for concurrent use.
+type Set struct {
+	Tree *cgroup.Tree
+
+	// Pins is the directory in a BPF file system from which a later process takes over
+	// what this one leaves, be it killed or not.
+	Pins string
+
+	// State tells which sources can be used. Nil: all of them.
+	State dialer.State
+
+	// Log gets a line for each cgroup that comes and goes. Nil discards them.
+	Log *slog.Logger
+
+	mu   sync.Mutex
+	live []*attachment
+}
+
+// Apply makes entries what is attached. It returns when the rules hold in all cgroups
+// that are there; those to come are followed. An error changes nothing.
+func (s *Set) Apply(entries []Entry) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var next, fresh []*attachment
+	for _, e := range entries {
+		i := slices.IndexFunc(s.live, func(a *attachment) bool { return a.entry.same(e) })
+		if i >= 0 {
+			next = append(next, s.live[i])
+			continue
+		}
+		a, err := s.load(e)
+		if err != nil {
+			return errors.Join(err, abandon(fresh))
+		}
+		next, fresh = append(next, a), append(fresh, a)
+	}
+	if err := s.exchange(next, entries); err != nil {
+		return errors.Join(err, abandon(fresh))
+	}
+	for _, a := range s.live {
+		if !slices.Contains(next, a) {
+			s.warn(a.stop(true), "detach", a)
+		}
+	}
+	s.live = next
+	return nil
+}
+
+// same reports whether e and f differ in nothing but what can be exchanged.
+func (e *Entry) same(f Entry) bool {
+	return e.Name == f.Name && e.Cgroup == f.Cgroup && e.Service == f.Service
+}
+
+// abandon takes back what load and start did.
+func abandon(list []*attachment) error {
+	var errs []error
+	for _, a := range list {
+		errs = append(errs, a.stop(true))
+	}
+	return errors.Join(errs...)
+}
+
+// exchange gives each attachment what its entry says, and starts those that are new. When
+// one fails, the others get back what they had.
+func (s *Set) exchange(list []*attachment, entries []Entry) error {
+	type step struct {
+		*attachment
+		before Entry
+	}
+	var done []step
+	for i, a := range list {
+		before, running := a.entry, a.started
+		if err := a.take(entries[i]); err != nil {
+			errs := []error{fmt.Errorf("%s: %w", before.Name, err)}
+			for _, d := range done {
+				errs = append(errs, d.take(d.before))
+			}
+			return errors.Join(errs...)
+		}
+		if running {
+			done = append(done, step{a, before})
+		}
+	}
+	return nil
+}
+
+// Refresh asks State about all sources. It is to be called at each change.
+func (s *Set) Refresh() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.live {
+		s.warn(a.plane.SetState(s.State), "state of sources", a)
+	}
+}
+
+// Close takes the hooks off, but for those that persist.
+func (s *Set) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, a := range s.live {
+		errs = append(errs, a.stop(!a.entry.Persist))
+	}
+	s.live = nil
+	return errors.Join(errs...)
+}
+
+// Leave forgets all attachments; the hooks stay.
+func (s *Set) Leave() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, a := range s.live {
+		errs = append(errs, a.stop(false))
+	}
+	s.live = nil
+	return errors.Join(errs...)
+}
+
+// A Status is how one attachment does.
+type Status struct {
+	Name    string   `json:"name"`
+	Cgroups []string `json:"cgroups"`           // that have the hooks, from the root; none while it waits
+	Outside string   `json:"outside,omitempty"` // the cgroup of a service that is not in its slice
+}
+
+// Status returns the attachments in the order of the entries.
+func (s *Set) Status() []Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]Status, len(s.live))
+	for i, a := range s.live {
+		out[i] = a.status()
+	}
+	return out
+}
+
+// Counters returns what the rules of an attachment have decided, or nothing where there
+// is none of that name.
+func (s *Set) Counters(name string) ([]cgroupbpf.Counter, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.live {
+		if a.entry.Name == name {
+			return a.plane.Counters()
+		}
+	}
+	return nil, nil
+}
+
+func (s *Set) warn(err error, what string, a *attachment) {
+	if err != nil && s.Log != nil {
+		s.Log.Warn(what, "attach", a.entry.Name, "err", err)
+	}
+}
+
+func (s *Set) info(text string, args ...any) {
+	if s.Log != nil {
+		s.Log.Info(text, args...)
+	}
+}
+
+// load makes the hooks for an entry, ready to be attached.
+func (s *Set) load(e Entry) (*attachment, error) {
+	if err := onBPF(s.Pins); err != nil {
+		return nil, err
+	}
+	a := &attachment{set: s, entry: e, on: make(map[string]bool)}
+	var err error
+	if a.old, err = cgroupbpf.Open(a.pin()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", e.Name, err)
+	}
+	if a.plane, err = cgroupbpf.Load(a.old); err != nil {
+		return nil, fmt.Errorf("%s: %w", e.Name, errors.Join(err, a.closeOld()))
+	}
+	if err := errors.Join(a.plane.SetState(s.State), a.plane.Set(e.Rules)); err != nil {
+		return nil, fmt.Errorf("%s: %w", e.Name, errors.Join(err, a.stop(false)))
+	}
+	a.ctx, a.cancel = context.WithCancel(context.Background())
+	return a, nil
+}
+
+// inside reports whether path lies below dir.
+func inside(path, dir string) bool { return strings.HasPrefix(path, dir+"/") }

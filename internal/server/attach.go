@@ -1,0 +1,109 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/internal/attach"
+	"github.com/srcproxy/srcproxy/internal/cgroup"
+	"github.com/srcproxy/srcproxy/internal/cgroupbpf"
+	"github.com/srcproxy/srcproxy/internal/config"
+	"github.com/srcproxy/srcproxy/internal/egress"
+	"github.com/srcproxy/srcproxy/internal/host"
+)
+
+// Entries compiles the rules of cfg for each [[attach]]. The error tells what the kernel
+// plane cannot do.
+func Entries(cfg *config.Config) ([]attach.Entry, error) {
+	var out []attach.Entry
+	for i := range cfg.Attach {
+		a := &cfg.Attach[i]
+		rules, err := rulesFor(cfg, a)
+		if err != nil {
+			return nil, fmt.Errorf("attach %s: %w", a.Name(), err)
+		}
+		out = append(out, attach.Entry{Name: a.Name(), Cgroup: a.Cgroup, Service: a.Service, Rules: rules, Persist: a.Persist})
+	}
+	return out, nil
+}
+
+// rulesFor compiles the rules of cfg for an [[attach]].
+func rulesFor(cfg *config.Config, a *config.Attach) (*cgroupbpf.Rules, error) {
+	table, err := cfg.Table()
+	if !a.ByRules() {
+		table, err = dialer.NewTable(nil, *a.Use)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return cgroupbpf.Compile(table, cgroupbpf.Options{Service: a.Service, Override: a.Override, MarkWildcard: a.Mark})
+}
+
+// attach makes entries what is attached, or changes nothing.
+func (s *server) attach(entries []attach.Entry) error {
+	if s.attached == nil {
+		if len(entries) == 0 {
+			return nil
+		}
+		tree, err := cgroup.Mounted()
+		if err != nil {
+			return err
+		}
+		s.attached = &attach.Set{Tree: tree, Pins: attach.Pins(), State: &egress.State{Host: s.host, Sources: s.sources}, Log: s.log}
+		s.watches.Go(func() { s.refreshAttached(s.life, s.attached) })
+	}
+	return s.attached.Apply(entries)
+}
+
+// refreshAttached tells the kernel plane of sources that go and come, until ctx is done.
+func (s *server) refreshAttached(ctx context.Context, set *attach.Set) {
+	for {
+		changed := s.sources.Changed()
+		set.Refresh()
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
+// detach takes the rules off at the end, but for those that persist.
+func (s *server) detach() {
+	if s.attached == nil {
+		return
+	}
+	if err := s.attached.Close(); err != nil {
+		s.log.Warn("detach", "err", err)
+	}
+}
+
+// Attach puts the rules onto what each [[attach]] of cfg names, and leaves them there. It
+// fails where something is not there.
+func Attach(cfg *config.Config) ([]attach.Status, error) {
+	entries, err := Entries(cfg)
+	if err != nil {
+		return nil, err
+	}
+	tree, err := cgroup.Mounted()
+	if err != nil {
+		return nil, err
+	}
+	h, err := host.Read()
+	if err != nil {
+		return nil, fmt.Errorf("read the addresses of this host: %w", err)
+	}
+	set := attach.Set{Tree: tree, Pins: attach.Pins(), State: &egress.State{Host: h}}
+	if err := set.Apply(entries); err != nil {
+		return nil, err
+	}
+	list := set.Status()
+	for _, s := range list {
+		if len(s.Cgroups) == 0 {
+			return nil, errors.Join(fmt.Errorf("there is no control group %s", s.Name), set.Close())
+		}
+	}
+	return list, set.Leave()
+}
