@@ -5,6 +5,7 @@ package integration
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -119,6 +120,13 @@ func (j *journal) lines() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return len(j.entries) + len(j.plain)
+}
+
+// from returns the entries but for the first n.
+func (j *journal) from(n int) []entry {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.entries[n:])
 }
 
 // notJSON are the lines that are not JSON.

@@ -5,17 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/srcproxy/srcproxy/internal/admin"
 	"github.com/srcproxy/srcproxy/internal/config"
-	"github.com/srcproxy/srcproxy/internal/host"
 	"github.com/srcproxy/srcproxy/internal/server"
 )
 
@@ -62,7 +59,7 @@ func (a *app) serve(cmd *cobra.Command, o *oneLine) error {
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
-	err := untilSignal(cmd.Context(), a, server.Options{
+	return untilSignal(cmd.Context(), a, server.Options{
 		Load:     load,
 		Reload:   reload,
 		Stderr:   a.stderr,
@@ -71,33 +68,6 @@ func (a *app) serve(cmd *cobra.Command, o *oneLine) error {
 		Version:  versionName(),
 		Ready:    a.ready,
 	})
-	if why := whyNotBound(err); why != "" {
-		return fmt.Errorf("%w\n    %s", err, why)
-	}
-	return err
-}
-
-// whyNotBound says what is in the way of a listener.
-func whyNotBound(err error) string {
-	oe := (*net.OpError)(nil)
-	if !errors.As(err, &oe) || oe.Op != "listen" || oe.Addr == nil {
-		return ""
-	}
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		a, parseErr := netip.ParseAddrPort(oe.Addr.String())
-		if parseErr != nil {
-			return ""
-		}
-		if h, ok := host.PortHolder(strings.TrimRight(oe.Net, "46"), a); ok {
-			return h.String() + " has it"
-		}
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return "the address is on no interface of this host; srcproxy check prints the command that adds it"
-	case errors.Is(err, syscall.EACCES):
-		return "the port needs CAP_NET_BIND_SERVICE; srcproxy check prints the command that gives it"
-	}
-	return ""
 }
 
 // untilSignal runs the server until SIGTERM or SIGINT and its drain are over. With a

@@ -303,7 +303,7 @@ func (c *checker) listeners() {
 				continue
 			}
 			c.add(Warning, place{"listener", l.Name}, []string{c.addAddress(a.Addr())},
-				"listener %q: %v is on no interface of this host, so it cannot be listened on", l.Name, a.Addr())
+				"listener %q: %v is on no interface of this host; it is listened on once it is there", l.Name, a.Addr())
 		}
 	}
 }

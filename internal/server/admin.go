@@ -145,10 +145,33 @@ func (s *server) listeners(cfg *config.Config) []admin.Listener {
 				text = s.tcp[a].Addr().String()
 			}
 			row.Addresses = append(row.Addresses, text)
+			if !a.Addr().IsUnspecified() && !s.host.Local(a.Addr()) {
+				row.State, row.Reason = admin.Waiting, a.Addr().String()+" is not on this host"
+			}
 		}
+		row.Since = s.sinceWhen(row)
 		out = append(out, row)
 	}
 	return out
+}
+
+// sinceWhen returns since when a listener is in its state.
+func (s *server) sinceWhen(row admin.Listener) time.Time {
+	if v := s.view.Load(); v != nil {
+		for i := range v.listeners {
+			if l := &v.listeners[i]; l.Name == row.Name && l.State == row.State {
+				return l.Since
+			}
+		}
+	}
+	return time.Now()
+}
+
+// showListeners tells the admin socket which listeners have their address now.
+func (s *server) showListeners() {
+	v := *s.view.Load()
+	v.listeners = s.listeners(v.config)
+	s.view.Store(&v)
 }
 
 // Configuration implements admin.Service.

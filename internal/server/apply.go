@@ -34,12 +34,13 @@ func (s *server) apply(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	tcp, err := open(s.tcp, p.tcp, s.listenTCP)
-	if err != nil {
+	var w waiting
+	var tcp map[netip.AddrPort]*inbound.Listener
+	var udp map[netip.AddrPort]*udprelay.Forward
+	if tcp, w.tcp, err = open(s.tcp, p.tcp, s.listenTCP); err != nil {
 		return err
 	}
-	udp, err := open(s.udp, p.udp, s.listenUDP)
-	if err != nil {
+	if udp, w.udp, err = open(s.udp, p.udp, s.listenUDP); err != nil {
 		return errors.Join(err, closeAll(tcp))
 	}
 	socket, err := s.openSocket(cfg)
@@ -58,6 +59,7 @@ func (s *server) apply(cfg *config.Config) error {
 	oldTCP := swap(s.tcp, p.tcp, tcp)
 	oldUDP := swap(s.udp, p.udp, udp)
 	s.announce(tcp, udp, p)
+	s.postpone(w)
 	s.show(cfg, p.dialers)
 	s.useSocket(cfg, socket)
 	for _, l := range oldTCP {
@@ -96,9 +98,10 @@ func (s *server) listenUDP(a netip.AddrPort, settings *udprelay.Settings, c cont
 	return s.engine.Listen(s.ctx, a, settings, c)
 }
 
-// open opens what is wanted and not there. On an error it has closed all of them again.
-func open[S any, L listener[S]](have map[netip.AddrPort]L, want map[netip.AddrPort]*S, listen func(netip.AddrPort, *S, control) (L, error)) (map[netip.AddrPort]L, error) {
-	opened := make(map[netip.AddrPort]L)
+// open opens what is wanted and not there, and returns beside that what has to wait for
+// its address. On an error it has closed all of them again.
+func open[S any, L listener[S]](have map[netip.AddrPort]L, want map[netip.AddrPort]*S, listen func(netip.AddrPort, *S, control) (L, error)) (opened map[netip.AddrPort]L, waits map[netip.AddrPort]*S, err error) {
+	opened, waits = make(map[netip.AddrPort]L), make(map[netip.AddrPort]*S)
 	for a, settings := range want {
 		if _, ok := have[a]; ok {
 			continue
@@ -107,12 +110,16 @@ func open[S any, L listener[S]](have map[netip.AddrPort]L, want map[netip.AddrPo
 		if errors.Is(err, syscall.EADDRINUSE) && shareWithOld(have, want, a) {
 			l, err = listen(a, settings, reusePort)
 		}
-		if err != nil {
-			return nil, errors.Join(err, closeAll(opened))
+		switch {
+		case err == nil:
+			opened[a] = l
+		case errors.Is(err, syscall.EADDRNOTAVAIL):
+			waits[a] = settings
+		default:
+			return nil, nil, errors.Join(blame(err), closeAll(opened))
 		}
-		opened[a] = l
 	}
-	return opened, nil
+	return opened, waits, nil
 }
 
 // shareWithOld lets a new socket take the port of old ones of ours that are about to

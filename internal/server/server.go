@@ -79,7 +79,12 @@ func Run(ctx context.Context, o Options) error {
 		o.Ready(cfg, s.addrs())
 	}
 	for {
+		changed := s.host.Changed()
+		retry := s.arrive()
+		s.showListeners()
 		select {
+		case <-changed:
+		case <-retry:
 		case <-o.Reload:
 			_ = s.reload(o.Load) // it has logged the error
 		case a := <-s.asks:
@@ -109,6 +114,7 @@ type server struct {
 	engine   *udprelay.Engine
 	tcp      map[netip.AddrPort]*inbound.Listener
 	udp      map[netip.AddrPort]*udprelay.Forward
+	waiting  waiting
 	users    map[string]*inbound.Users // by what stands in their file
 	names    *egress.Resolver
 	retired  sync.WaitGroup // listeners that are closed, but whose flows live on
