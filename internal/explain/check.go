@@ -86,6 +86,7 @@ func Check(cfg *config.Config, h *host.Snapshot, f host.Facts) *Report {
 	c.probes()
 	c.privilegedPorts()
 	c.descriptors()
+	c.bounds()
 	if table != nil {
 		c.nameservers(table)
 	}
@@ -198,6 +199,8 @@ func (c *checker) source(s *dialer.Source, at place) {
 		}
 	}
 	c.ports(s, at)
+	c.way(s, at)
+	c.reached(c.cfg.Options(s.Name).Limit.Connections, at, fmt.Sprintf("source %q: limit", s.Name))
 }
 
 func (c *checker) prefix(s *dialer.Source, at place) {

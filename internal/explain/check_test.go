@@ -55,6 +55,20 @@ use = "crawl"
 mixed = "127.0.0.1:1080"
 `
 
+const steered = `default = "wan"
+[sources]
+wan = { ip = ["198.51.100.10", "2001:db8::10"], device = "wwan0", mark = 7, limit = 449 }
+[[rules]]
+to  = "203.0.113.0/24"
+use = "same"
+[[listen]]
+mixed = "198.51.100.10:1080"
+allow = "198.51.100.0/24"
+[limits]
+per_source = { connections = 448, new_per_second = 100000 }
+per_client = { connections = 500 }
+`
+
 const noQueries = `default = "kernel"
 [[rules]]
 name = "documentation"
@@ -105,7 +119,7 @@ func check(t *testing.T, text string, f host.Facts) *explain.Report {
 func TestCheck(t *testing.T) {
 	stub, rights := facts(), facts()
 	stub.Nameservers = []netip.Addr{netip.MustParseAddr("127.0.0.53")}
-	rights.BindService = true
+	rights.BindService, rights.Mark = true, true
 	stub.Upstreams = []netip.Addr{netip.MustParseAddr("203.0.113.53"), netip.MustParseAddr("2001:db8::53")}
 	mute := facts()
 	mute.NoPing = true
@@ -123,6 +137,8 @@ func TestCheck(t *testing.T) {
 		{"check-named-resolver", fine + "[dns]\nservers = [\"127.0.0.1:5353\", \"198.51.100.10\"]\n", stub, false, false},
 		{"check-named-denied-resolver", noQueries + "[dns]\nservers = [\"203.0.113.53\", \"192.0.2.54:5353\"]\n", stub, false, true},
 		{"check-ping", "default = \"wan\"\n[sources]\nwan = { ip = [\"198.51.100.10\", \"2001:db8::10\"], probe = { icmp = \"203.0.113.1\" } }\n[[listen]]\nmixed = \"127.0.0.1:1080\"\n", mute, true, true},
+		{"check-steered", steered, facts(), false, true},
+		{"check-marked", "default = \"wan\"\n[sources]\nwan = { ip = [\"198.51.100.10\", \"2001:db8::10\"], device = \"eth0\", mark = 7 }\n[[listen]]\nmixed = \"127.0.0.1:1080\"\n", rights, false, false},
 		{"check-no-names", "default = \"deny\"\n[[listen]]\ntcp = \"127.0.0.1:2525\"\nto = \"203.0.113.25:25\"\n", facts(), false, false},
 		{"check-refused-resolver", "default = \"deny\"\n[[listen]]\nmixed = \"127.0.0.1:1080\"\n", facts(), false, true},
 		{"check-denied-resolver", noQueries, facts(), false, true},

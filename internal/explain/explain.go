@@ -152,6 +152,7 @@ func (e *Explainer) Explain(ctx context.Context, q Question) *Answer {
 	}
 	var decidedBy []int // the rule that decides about the addresses of a.Walks[i]
 	for _, f := range flows {
+		f.Asked = e.asked(&f)
 		address, rule := e.address(ctx, f, q.Dial)
 		i := slices.Index(decidedBy, rule)
 		if i < 0 {

@@ -266,6 +266,37 @@ source_port = 5060
 	golden(t, "own-use.txt", e.Explain(t.Context(), explain.Question{Flow: f}).Text(explain.Style{}))
 }
 
+// TestExplainSame takes for the address that clients connect to that of the listener, of
+// the family of the destination.
+func TestExplainSame(t *testing.T) {
+	e := explainer(t, `default = "same"
+[[listen]]
+name  = "office"
+mixed = ["198.51.100.10:1080", "[2001:db8::10]:1080"]
+open  = true
+[[listen]]
+name  = "all"
+mixed = ":1081"
+open  = true
+`)
+	for _, tt := range []struct{ listener, dst, from, refusal string }{
+		{"office", "203.0.113.1:80", "198.51.100.10", ""},
+		{"office", "[2001:db8:2::1]:80", "2001:db8::10", ""},
+		{"all", "203.0.113.1:80", "", "which address the client connected to is not known"},
+		{"", "203.0.113.1:80", "", "which address the client connected to is not known"},
+	} {
+		f := dialer.Flow{Network: "tcp", Dst: netip.MustParseAddrPort(tt.dst), Listener: tt.listener}
+		a := e.Explain(t.Context(), explain.Question{Flow: f})
+		got := a.Walks[0].Addresses[0]
+		if from := got.From; (tt.from != "" || from.IsValid()) && from.String() != tt.from || !strings.Contains(got.Refusal, tt.refusal) {
+			t.Errorf("%s at %q: from %v, %q; want %q, %q", tt.dst, tt.listener, from, got.Refusal, tt.from, tt.refusal)
+		}
+		if tt.refusal == "" && got.Source != "same" {
+			t.Errorf("%s at %q: the source is %q", tt.dst, tt.listener, got.Source)
+		}
+	}
+}
+
 func TestDial(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
