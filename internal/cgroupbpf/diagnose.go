@@ -39,7 +39,8 @@ var needed = [...]struct {
 
 // diagnose adds to err, which the kernel gave, what the kernel or the process lacks.
 func diagnose(err error) error {
-	if missing := missingCapabilities(); errors.Is(err, unix.EPERM) && missing != nil {
+	// The verifier refuses by EACCES what CAP_PERFMON would allow.
+	if missing := missingCapabilities(); errors.Is(err, os.ErrPermission) && missing != nil {
 		return &privilegeError{missing, err}
 	}
 	if errors.Is(err, unix.EPERM) || errors.Is(err, os.ErrNotExist) {
@@ -65,6 +66,15 @@ func diagnoseAttach(err error) error {
 	return diagnose(err)
 }
 
+// Privileges returns what keeps this process from using the kernel plane for want of capabilities, with the command that gives
+// them, or nil. It is os.ErrPermission.
+func Privileges() error {
+	if missing := missingCapabilities(); missing != nil {
+		return &privilegeError{missing, os.ErrPermission}
+	}
+	return nil
+}
+
 // privilegeError says which capabilities are missing. It is os.ErrPermission.
 type privilegeError struct {
 	missing []string
@@ -77,8 +87,8 @@ func (e *privilegeError) Error() string {
 		program = "srcproxy"
 	}
 	list := strings.Join(e.missing, ", ")
-	return fmt.Sprintf("%v: %s missing. As root: setcap cap_bpf,cap_net_admin,cap_perfmon+ep %s; in a systemd unit: "+
-		"AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON", e.err, list, program)
+	return fmt.Sprintf("the kernel plane: %s missing. As root: setcap cap_bpf,cap_net_admin,cap_perfmon+ep %s; in a systemd unit: "+
+		"AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON", list, program)
 }
 
 func (e *privilegeError) Unwrap() error { return e.err }
