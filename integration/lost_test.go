@@ -48,7 +48,7 @@ func TestLostAddress(t *testing.T) {
 			r.serve(fmt.Sprintf("default = \"both\"\n[pools]\nboth = { of = [%q, %q] }\n[[listen]]\nmixed = \"127.0.0.1:1080\"\n[[listen]]\nudp = \"127.0.0.1:5300\"\nto = %q\n",
 				f.lost.Addr(), f.next.Addr(), at(f.forward, 7)))
 			for range lostRounds {
-				took = append(took, r.lose(f.lost, f.next.Addr(), at(f.dst, 4000), far))
+				took = append(took, r.lose(f.lost, f.next.Addr(), at(f.dst, 4000), at(f.forward, 7), far))
 				if t.Failed() {
 					return
 				}
@@ -71,7 +71,7 @@ func TestLostAddress(t *testing.T) {
 }
 
 // lose is one round. It returns how long it took to end all flows.
-func (r *rig) lose(lost netip.Prefix, next netip.Addr, dst netip.AddrPort, far *holding) time.Duration {
+func (r *rig) lose(lost netip.Prefix, next netip.Addr, dst, dstUDP netip.AddrPort, far *holding) time.Duration {
 	t := r.t
 	t.Helper()
 	defer far.closeAll()
@@ -79,6 +79,9 @@ func (r *rig) lose(lost netip.Prefix, next netip.Addr, dst netip.AddrPort, far *
 	asked := udp[:3] // they stay open: flows of theirs live on, and no later client may get their ports
 	t.Cleanup(func() { closeConns(asked) })
 	defer closeConns(udp[len(asked):])
+	relayed := r.associate()
+	defer relayed.control.Close()
+	relayed.wantSource(t, dstUDP, lost.Addr())
 	before := r.log.lines()
 	ended := watchEnds(tcp)
 	start := time.Now()
@@ -96,6 +99,10 @@ func (r *rig) lose(lost netip.Prefix, next netip.Addr, dst netip.AddrPort, far *
 		}
 	}
 	r.wantSource(dst, next)
+	eventually(t, "the source is down", func() bool {
+		return slices.ContainsFunc(r.log.from(before), func(e entry) bool { return e.text("state") == "down" })
+	})
+	relayed.wantSource(t, dstUDP, next) // with the first datagram
 	for _, c := range asked {
 		if source, err := askVia(c); err != nil || source != next {
 			t.Errorf("UDP after the loss: from %v, %v, want %v", source, err, next)
@@ -189,6 +196,14 @@ func (r *rig) wantSource(dst netip.AddrPort, want netip.Addr) {
 	r.t.Helper()
 	if source, err := r.sourceOf(dst); err != nil || source != want {
 		r.t.Errorf("a new flow leaves from %v, %v, want %v", source, err, want)
+	}
+}
+
+// wantSource sends one datagram, and wants its answer to name a.
+func (c *association) wantSource(t testing.TB, dst netip.AddrPort, a netip.Addr) {
+	t.Helper()
+	if got, err := c.ask(dst, "who", patience); err != nil || got != a.String()+"\n" {
+		t.Errorf("the association's datagram: %q, %v, want it to leave from %v", got, err, a)
 	}
 }
 

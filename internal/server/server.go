@@ -84,6 +84,7 @@ func Run(ctx context.Context, o Options) error {
 		s.showListeners()
 		select {
 		case <-changed:
+			s.engine.HoldPorts()
 		case <-retry:
 		case <-o.Reload:
 			_ = s.reload(o.Load) // it has logged the error
@@ -157,8 +158,7 @@ func newServer(ctx context.Context, log *slog.Logger, level *slog.LevelVar) (*se
 	s.host, s.maxFiles = h, limit
 	s.flows = &flows.Registry{Log: s.log, Denied: dialer.ErrDenied}
 	s.watches.Go(func() { s.sample(ctx) })
-	s.sources = &egress.Sources{Host: h, Log: s.log, EndFlows: s.flows.CloseLost}
-	s.watches.Go(func() { s.sources.Run(ctx) })
+	s.sources = &egress.Sources{Host: h, Log: s.log, EndFlows: s.endFlows}
 	s.probes = &egress.Probes{Host: h, Sources: s.sources}
 	s.shared = &inbound.Shared{
 		Flows:       s.flows,
@@ -166,7 +166,8 @@ func newServer(ctx context.Context, log *slog.Logger, level *slog.LevelVar) (*se
 		Log:         s.log,
 		Sources:     s.sources,
 	}
-	s.engine = &udprelay.Engine{Flows: s.flows, Limits: &s.shared.Limits, Log: s.log}
+	s.engine = &udprelay.Engine{Flows: s.flows, Limits: &s.shared.Limits, Sources: s.sources, Log: s.log}
+	s.watches.Go(func() { s.sources.Run(ctx) })
 	s.admin = &admin.Server{Service: service{s}, Flows: s.flows, Log: s.log}
 	return s, nil
 }

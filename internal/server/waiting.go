@@ -26,6 +26,12 @@ type waiting struct {
 // again is how soon a listener is tried again whose port somebody else has.
 const again = time.Second
 
+// endFlows ends what has lost its address.
+func (s *server) endFlows(lost func(source string, src netip.Addr) bool) {
+	s.flows.CloseLost(lost)
+	s.engine.CloseLost(lost)
+}
+
 // postpone makes w what waits, and logs what did not wait before.
 func (s *server) postpone(w waiting) {
 	fresh := make(map[netip.AddrPort]string)

@@ -151,8 +151,7 @@ func (a *Association) forget(d *destination) {
 // unsent deals with a datagram to d that could not be sent. Where that is because its
 // source is no longer on this host, the next one is decided anew.
 func (a *Association) unsent(d *destination, err error) {
-	source := d.addr.Local
-	if !source.IsValid() || d.foreign || !hasGone(err, source) {
+	if d.foreign || !a.engine.lost(d.source, d.addr.Local, err) {
 		return
 	}
 	a.mu.Lock()

@@ -45,6 +45,10 @@ type Engine struct {
 	// Limits bounds the flows of each client and source. Nil: nothing does.
 	Limits *egress.Limits
 
+	// Sources tells whether flows are to outlive an address that is gone for a moment.
+	// Nil: none is.
+	Sources *egress.Sources
+
 	// Log gets what concerns no single flow. Nil discards it.
 	Log *slog.Logger
 
@@ -263,9 +267,7 @@ func (e *Engine) holdAgain() {
 		}
 	}
 	e.mu.Unlock()
-	for _, f := range missing {
-		_ = f.hold(f.settings.Load()) // it was logged when it failed first
-	}
+	e.holdPorts(missing)
 }
 
 // oldest returns the flow that has been idle for the longest time, of a listener or,

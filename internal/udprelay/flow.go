@@ -106,8 +106,7 @@ func (fl *flow) sent(w way, n int) {
 func (fl *flow) unsent(w way, err error) {
 	e := fl.forward.engine
 	fl.forward.counts().drop(Unsent, 1)
-	source := fl.source()
-	if w == up && source.IsValid() && !fl.foreign && hasGone(err, source) {
+	if w == up && !fl.foreign && e.lost(fl.entry.Source, fl.source(), err) {
 		e.end(fl, fmt.Errorf("source %q: %w: %w", fl.entry.Source, flows.ErrSourceDown, err))
 	}
 }
