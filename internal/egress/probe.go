@@ -176,8 +176,8 @@ type prober struct {
 	down      bool
 }
 
-// errNoResult says that a test could not be made, for a reason that has to do with this
-// host: the address of the source is away, or no port is free.
+// errNoResult says that a test could not be made, for a reason that is not the source's:
+// its address is away, which others tell, or no port or descriptor is free.
 var errNoResult = errors.New("no result")
 
 func (b *prober) start() {
@@ -244,16 +244,16 @@ func (b *prober) reason(err error) error {
 	if u := (*url.Error)(nil); errors.As(err, &u) {
 		err = u.Err // it repeats the target
 	}
+	if r := (*dialer.RefusedError)(nil); errors.As(err, &r) {
+		err = r.Decision.Err // there is one rule
+	}
 	return fmt.Errorf("probe %s: %s", b.target, reason(err))
 }
 
-// refusedHere reports whether err is about this host, and not about the way to a target.
-func refusedHere(err error) bool {
-	for _, local := range []error{
-		dialer.ErrSourceDown, dialer.ErrNoSource, dialer.ErrPorts,
-		unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM,
-	} {
-		if errors.Is(err, local) {
+// exhausted reports whether err is about what this host has run out of.
+func exhausted(err error) bool {
+	for _, e := range []error{dialer.ErrPorts, unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
+		if errors.Is(err, e) {
 			return true
 		}
 	}

@@ -194,6 +194,20 @@ func TestProbeWithoutAddress(t *testing.T) {
 	p.set(egress.ProbeDNS, "www.example@"+s.addr.String()) // starts nothing
 }
 
+// TestProbeWithoutDevice: a source whose link is not there cannot be used, and has no
+// other way to be found out.
+func TestProbeWithoutDevice(t *testing.T) {
+	p := newProbed(t)
+	p.source = &dialer.Source{Name: "lte", Addrs: []netip.Addr{netip.MustParseAddr("127.0.0.2")}, Device: "none0"}
+	for kind, target := range map[egress.ProbeKind]string{egress.ProbeTCP: "127.0.0.1:9", egress.ProbeICMP: "127.0.0.1"} {
+		if kind == egress.ProbeICMP && egress.CanPing() != nil {
+			continue
+		}
+		p.set(kind, target)
+		p.want(t, "lte 127.0.0.2 down: probe "+target+": source is not usable: source \"lte\": device none0: ")
+	}
+}
+
 // TestProbeICMP pings the loopback, which needs a right or a group.
 func TestProbeICMP(t *testing.T) {
 	if err := egress.CanPing(); err != nil && os.Geteuid() != 0 {

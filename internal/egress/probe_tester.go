@@ -45,7 +45,7 @@ func (t *tester) test(ctx context.Context) (netip.Addr, error) {
 	case ProbeDNS:
 		err = t.ask(ctx, d)
 	}
-	if refusedHere(err) || t.nameless(err) {
+	if exhausted(err) || t.nameless(err) {
 		err = fmt.Errorf("%w: %w", errNoResult, err)
 	}
 	return from.Addr, err

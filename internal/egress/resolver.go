@@ -2,7 +2,6 @@ package egress
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -175,18 +174,4 @@ const (
 
 func notFound(name, reason string) *net.DNSError {
 	return &net.DNSError{Err: reason, Name: name, IsNotFound: true}
-}
-
-// describe names what stands behind a use, in full.
-func describe(u dialer.Use) string {
-	text := u.String()
-	if u.Source != nil {
-		text += fmt.Sprintf(" %+v", *u.Source)
-	}
-	if u.Pool != nil {
-		for _, m := range u.Pool.Of {
-			text += fmt.Sprintf(" %+v", *m.Source)
-		}
-	}
-	return text
 }

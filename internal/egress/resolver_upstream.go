@@ -65,7 +65,15 @@ func (u *upstream) identify(cache int) string {
 		if u.dialer.Table != nil {
 			use = u.dialer.Table.Lookup(dialer.Flow{Network: "udp", Dst: s}).Use
 		}
-		fmt.Fprintln(&b, s, describe(use))
+		fmt.Fprintln(&b, s, use)
+		if use.Source != nil {
+			fmt.Fprintf(&b, "%+v\n", *use.Source)
+		}
+		if use.Pool != nil {
+			for _, m := range use.Pool.Of {
+				fmt.Fprintf(&b, "%+v\n", *m.Source)
+			}
+		}
 	}
 	return b.String()
 }
