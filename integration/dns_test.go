@@ -4,10 +4,13 @@ package integration
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/srcproxy/srcproxy/internal/nstest"
@@ -150,6 +153,65 @@ func TestDNSLeavesFromTheRulesSource(t *testing.T) {
 	if n, details := r.leaks.Leaks(t); n != 0 {
 		t.Errorf("%d packets from other addresses: %q", n, details)
 	}
+}
+
+// TestDNSUnderReloads looks names up all the time while the source of the queries, the
+// servers and the addresses of the host change.
+func TestDNSUnderReloads(t *testing.T) {
+	r := newDNSRig(t)
+	random := rand.New(rand.NewPCG(4, 3))
+	r.leaks.Allow(wan4, wan6)
+	for ask := 20; ask <= 22; ask++ {
+		r.leaks.AllowTo(r.server4, netip.PrefixFrom(nstest.ProxyV4(ask), 32))
+		r.leaks.AllowTo(r.server6, netip.PrefixFrom(nstest.ProxyV6(ask), 128))
+	}
+	servers := []string{
+		fmt.Sprintf("servers = %q\ncache = 0", r.server4),
+		fmt.Sprintf("servers = %q\ncache = 0", r.server6),
+		fmt.Sprintf("servers = [%q, %q]\ncache = 0", r.server6, r.server4),
+	}
+	r.serve(r.config(20, servers[0]))
+	var workers sync.WaitGroup
+	var reached, failed atomic.Int64
+	stop := make(chan struct{})
+	for _, name := range []string{"small.example", "six.dns", "big.example", "both.dns", "none.example", "small.example"} {
+		workers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := r.reach(name); err == nil {
+					reached.Add(1)
+				} else {
+					failed.Add(1)
+				}
+			}
+		})
+	}
+	away := netip.PrefixFrom(nstest.ProxyV4(21), 24)
+	for round := range 40 {
+		if round%4 == 1 {
+			r.Proxy.DelAddr(t, "wan0", away)
+		}
+		r.reload(r.config(20+random.IntN(3), servers[random.IntN(len(servers))]))
+		before := reached.Load() + failed.Load()
+		eventually(t, "20 flows ended", func() bool { return reached.Load()+failed.Load() >= before+20 })
+		if round%4 == 3 {
+			r.Proxy.AddAddr(t, "wan0", away)
+		}
+	}
+	close(stop)
+	workers.Wait()
+	if n, details := r.leaks.Leaks(t); n != 0 {
+		t.Errorf("%d packets from other addresses: %q", n, details)
+	}
+	if _, err := r.reach("both.dns"); err != nil || reached.Load() < 100 {
+		t.Errorf("%d flows reached their name, want 100 at least; in the end: %v", reached.Load(), err)
+	}
+	t.Logf("%d flows reached their name, %d did not; queries by UDP: %d and %d, by TCP: %d and %d", reached.Load(), failed.Load(),
+		len(r.udp4.Peers()), len(r.udp6.Peers()), len(r.tcp4.Peers()), len(r.tcp6.Peers()))
 }
 
 // TestDNSFailsClosed: where the rule denies the queries, or its source is away, there is
