@@ -2,13 +2,15 @@ package egress
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/srcproxy/srcproxy/dialer"
 )
 
 // ErrLost is the cause of the end of what a source's address took along when it went.
-var ErrLost = errors.New("source address went away")
+var ErrLost = fmt.Errorf("%w: its address went away", dialer.ErrSourceDown)
 
 // Lost reports whether flows of that source that leave from src are to end: src is not
 // on this host, and the source's hold is over. Who has opened a flow asks once it can be

@@ -135,6 +135,15 @@ func (top *Topology) lan() error {
 	return errors.Join(top.Proxy.addAddrs("lan0", proxy), top.Client.addAddrs("lan0", client))
 }
 
+// Join joins two namespaces by one more link, which has that name on both sides and no
+// addresses.
+func Join(t testing.TB, name string, a, b *Namespace) {
+	t.Helper()
+	if err := veth(name, a, b); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // veth joins a and b by a link that has one name on both sides.
 func veth(name string, a, b *Namespace) error {
 	v := &netlink.Veth{
