@@ -210,6 +210,14 @@ func TestDNSUnderReloads(t *testing.T) {
 	if _, err := r.reach("both.dns"); err != nil || reached.Load() < 100 {
 		t.Errorf("%d flows reached their name, want 100 at least; in the end: %v", reached.Load(), err)
 	}
+	ports := make(map[uint16]bool)
+	queries := slices.Concat(r.udp4.Peers(), r.udp6.Peers())
+	for _, p := range queries {
+		ports[p.Port()] = true
+	}
+	if len(ports) < len(queries)*3/4 {
+		t.Errorf("%d queries came from %d ports, want them to be random", len(queries), len(ports))
+	}
 	t.Logf("%d flows reached their name, %d did not; queries by UDP: %d and %d, by TCP: %d and %d", reached.Load(), failed.Load(),
 		len(r.udp4.Peers()), len(r.udp6.Peers()), len(r.tcp4.Peers()), len(r.tcp6.Peers()))
 }

@@ -116,11 +116,7 @@ func testProbes(t *testing.T, r *rig) {
 	r.serve(config)
 	r.wantSources(t, kinds, true)
 
-	drop := exec.Command("nft", "-f", "-")
-	drop.Stdin = strings.NewReader(dropProbes)
-	if res := r.Server.Run(t, drop); res.Err != nil {
-		t.Fatal(res)
-	}
+	dropTargets(t, r)
 	r.wantChanged(t, kinds, "down")
 	r.wantSources(t, kinds, false)
 	for _, k := range kinds {
@@ -142,6 +138,39 @@ func testProbes(t *testing.T, r *rig) {
 	r.wantSources(t, kinds, true)
 	if n, details := leaks.Leaks(t); n != 0 {
 		t.Errorf("%d packets from other addresses: %q", n, details)
+	}
+}
+
+// TestRunProbes: under the kernel plane an unmodified program connects from the next
+// source of the pool once the probe of the first has failed.
+func TestRunProbes(t *testing.T) {
+	nstest.Need(t, "nft", "bash")
+	kernelTree(t)
+	r := newRig(t)
+	r.Server.GreetTCP(t, "203.0.113.9:7")
+	dropTargets(t, r)
+	config := r.write("config.toml", fmt.Sprintf(`default = "lines"
+[sources]
+lte = { ip = %q, probe = { tcp = "203.0.113.30:80", every = "1s", timeout = "500ms", fall = 2 } }
+wan = %q
+[pools]
+lines = { of = ["lte", "wan"] }
+`, nstest.ProxyV4(20), wan4))
+	const loop = `while read -r from < /dev/tcp/203.0.113.9/7; do echo $from; [ $from = "$0" ] && exit; sleep 0.05; done; exit 1`
+	res := r.program("run", "-c", config, "--", "bash", "-c", loop, wan4.String())
+	seen := strings.Fields(res.Stdout)
+	if res.Err != nil || len(seen) < 2 || seen[0] != nstest.ProxyV4(20).String() {
+		t.Errorf("seen from %q, want from the first source and in the end from the second: %v %s", seen, res.Err, res.Stderr)
+	}
+}
+
+// dropTargets has the server drop what comes to the targets.
+func dropTargets(t *testing.T, r *rig) {
+	t.Helper()
+	drop := exec.Command("nft", "-f", "-")
+	drop.Stdin = strings.NewReader(dropProbes)
+	if res := r.Server.Run(t, drop); res.Err != nil {
+		t.Fatal(res)
 	}
 }
 

@@ -174,6 +174,7 @@ type prober struct {
 	from      netip.Addr
 	good, bad int // in a row
 	down      bool
+	known     bool // a test succeeded, or enough of them failed
 }
 
 // errNoResult says that a test could not be made, for a reason that is not the source's:
@@ -196,7 +197,8 @@ func (b *prober) stop() {
 	}
 }
 
-// run tests until ctx is done. The first test comes soon.
+// run tests until ctx is done. The first tests come soon: a source that does not work
+// from the start is not to be used for long.
 func (b *prober) run(ctx context.Context) {
 	defer close(b.done)
 	timer := time.NewTimer(rand.N(min(b.probe.Every, time.Second)))
@@ -208,7 +210,11 @@ func (b *prober) run(ctx context.Context) {
 		case <-timer.C:
 		}
 		b.once(ctx)
-		timer.Reset(b.probe.Every - b.probe.Every/10 + rand.N(b.probe.Every/5))
+		every := b.probe.Every
+		if !b.known {
+			every = min(every, time.Second)
+		}
+		timer.Reset(every - every/10 + rand.N(every/5))
 	}
 }
 
@@ -221,7 +227,7 @@ func (b *prober) once(ctx context.Context) {
 	}
 	b.from = from
 	if err == nil {
-		b.good, b.bad = b.good+1, 0
+		b.good, b.bad, b.known = b.good+1, 0, true
 		if b.down && b.good >= b.probe.Rise {
 			b.down = false
 			b.report(b.name, from, nil)
@@ -231,6 +237,7 @@ func (b *prober) once(ctx context.Context) {
 	b.good, b.bad = 0, b.bad+1
 	b.down = b.down || b.bad >= b.probe.Fall
 	if b.down {
+		b.known = true
 		b.report(b.name, from, b.reason(err))
 	}
 }

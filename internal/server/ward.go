@@ -27,6 +27,7 @@ type Ward struct {
 	plane   *cgroupbpf.Plane
 	stop    context.CancelFunc
 	watches sync.WaitGroup
+	probes  *egress.Probes // nil until the sources are watched
 }
 
 // NewWard makes a cgroup below that of this process, which so keeps its limits, and puts
@@ -57,6 +58,9 @@ func (w *Ward) raise(ctx context.Context, cfg *config.Config, rules *cgroupbpf.R
 	sources := &egress.Sources{Host: h, Log: log}
 	sources.Set(sourcesOf(cfg))
 	w.watches.Go(func() { sources.Run(ctx) })
+	if err := w.probe(cfg, h, sources); err != nil {
+		return err
+	}
 	state := &egress.State{Host: h, Sources: sources}
 	changed := sources.Changed()
 	if err := errors.Join(w.plane.SetState(state), w.plane.Set(rules)); err != nil {
@@ -79,6 +83,21 @@ func (w *Ward) raise(ctx context.Context, cfg *config.Config, rules *cgroupbpf.R
 		return err
 	}
 	return w.plane.Attach(w.group, nil)
+}
+
+// probe starts the probes of cfg.
+func (w *Ward) probe(cfg *config.Config, h *host.Host, sources *egress.Sources) error {
+	table, err := cfg.Table()
+	if err != nil {
+		return err
+	}
+	if err := probeable(cfg); err != nil {
+		return err
+	}
+	dialers := Dialers{Config: cfg, Table: table, Host: h, Sources: sources}
+	w.probes = &egress.Probes{Host: h, Sources: sources}
+	w.probes.Set(sourcesOf(cfg), dialers.Resolver(nil))
+	return nil
 }
 
 // newGroup makes a cgroup below that of this process, and removes what killed ones of
@@ -121,6 +140,9 @@ func (w *Ward) Close() error {
 			errs = append(errs, err)
 		}
 		errs = append(errs, w.group.Close())
+	}
+	if w.probes != nil {
+		w.probes.Close()
 	}
 	w.stop()
 	w.watches.Wait()
