@@ -205,9 +205,12 @@ func (c *client) info(req request, dec dialer.Decision) flows.Info {
 	if req.udp {
 		i.Network, i.Name, i.Dst = "udp", "", netip.AddrPort{} // it has many
 	}
-	if dec.Source != nil {
+	switch {
+	case dec.Source != nil:
 		i.Source = dec.Source.Name
-	} else if dec.Use.Kernel {
+	case dec.Use.Source != nil: // the only one there was, and it could not be used
+		i.Source = dec.Use.Source.Name
+	case dec.Use.Kernel:
 		i.Source = "kernel"
 	}
 	return i

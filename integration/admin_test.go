@@ -1,0 +1,405 @@
+//go:build linux
+
+package integration
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/srcproxy/srcproxy/internal/admin"
+	"github.com/srcproxy/srcproxy/internal/nstest"
+)
+
+const adminConfig = `
+default = "deny"
+[sources]
+wan  = ["198.51.100.10", "2001:db8:1::10"]
+mail = "198.51.100.25"
+away = "198.51.100.77"
+[pools]
+safe = { of = ["away", "wan"], pick = "first-up" }
+[[rules]]
+name = "mail keeps its address"
+port = 25
+use  = "mail"
+[[rules]]
+to  = "203.0.113.66"
+use = "deny"
+[[rules]]
+to  = "203.0.113.77"
+use = "away"
+[[rules]]
+name = "the rest"
+to   = ["203.0.113.0/24", "2001:db8:2::/64"]
+use  = "safe"
+[[listen]]
+name  = "office"
+mixed = "127.0.0.1:1080"
+[[listen]]
+name = "trunk"
+udp  = "127.0.0.1:5300"
+to   = "203.0.113.7:7"
+use  = "mail"
+`
+
+// defaultSocket is where a service of root has its socket, in the /run of this test.
+const defaultSocket = "/run/srcproxy/admin.sock"
+
+// admin runs a command that asks the service, and returns its exit code.
+func (r *rig) admin(args ...string) (nstest.Result, int) {
+	r.t.Helper()
+	got := r.program(args...)
+	exit := (*exec.ExitError)(nil)
+	switch {
+	case errors.As(got.Err, &exit):
+		return got, exit.ExitCode()
+	case got.Err != nil:
+		r.t.Fatalf("%q: %v", args, got)
+	}
+	return got, 0
+}
+
+// asked runs a command with --json and returns its answer.
+func asked[T any](t *testing.T, r *rig, args ...string) (v T) {
+	t.Helper()
+	got, _ := r.admin(append(args, "--json")...)
+	if err := json.Unmarshal([]byte(got.Stdout), &v); err != nil {
+		t.Fatalf("%q: %v: %v", args, err, got)
+	}
+	return v
+}
+
+// sourceNamed returns the source of that name.
+func sourceNamed(t *testing.T, r *rig, name string) admin.Source {
+	t.Helper()
+	for _, s := range asked[admin.Sources](t, r, "sources").Sources {
+		if s.Name == name {
+			return s
+		}
+	}
+	t.Fatalf("there is no source %q", name)
+	return admin.Source{}
+}
+
+// TestAdmin sends traffic of all kinds, and compares what the tables say with what the
+// server saw.
+func TestAdmin(t *testing.T) {
+	r := newRig(t)
+	echo := r.Server.EchoTCP(t, "0.0.0.0:7")
+	smtp := r.Server.EchoTCP(t, "0.0.0.0:25")
+	udp := r.Server.EchoUDP(t, "0.0.0.0:7")
+	r.serve(adminConfig)
+	const size = 1 << 20
+	var open []*net.TCPConn
+	for _, dst := range []netip.AddrPort{at(nstest.ServerV4(1), echo.Addr.Port()), at(nstest.ServerV4(1), smtp.Addr.Port()), at(nstest.ServerV4(2), smtp.Addr.Port())} {
+		c, err := r.through("127.0.0.1:1080", dst)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _, _ = c.Write(make([]byte, size)) }() // the read below sees when it fails
+		if _, err := io.CopyN(io.Discard, c, size); err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, c)
+	}
+	u, err := r.Proxy.Dial(net.Dialer{}, "udp", "127.0.0.1:5300")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	echoed(t, u, "hello")
+	for _, dst := range []string{"203.0.113.66:7", "203.0.113.77:7", "192.0.2.99:7"} {
+		if c, err := r.through("127.0.0.1:1080", netip.MustParseAddrPort(dst)); err == nil {
+			c.Close()
+			t.Fatalf("%s is reached", dst)
+		}
+	}
+
+	var rules []string
+	for _, x := range asked[admin.Rules](t, r, "rules").Rules {
+		rules = append(rules, fmt.Sprintf("%d %s %s %d %d %v", x.Number, x.Name, x.Use, x.Hits, x.Denied, x.LastHit.IsZero()))
+	}
+	want := []string{
+		"1 mail keeps its address mail 2 0 false", "2 rule 2 deny 1 1 false", "3 rule 3 away 1 0 false",
+		"4 the rest safe 1 0 false", "0 default deny 1 1 false", "0 trunk mail 1 0 false",
+	}
+	if strings.Join(rules, "\n") != strings.Join(want, "\n") {
+		t.Errorf("rules: got %q, want %q", rules, want)
+	}
+
+	if s := sourceNamed(t, r, "mail"); s.Connections != 3 || s.Total.Opened != 3 || s.Total.BytesIn != 2*size+5 || s.Total.BytesOut != 2*size+5 ||
+		s.NewPerSecond <= 0 || s.InBitsPerSecond <= 0 || s.OutBitsPerSecond <= 0 {
+		t.Errorf("source mail: %+v", s)
+	}
+	if s := sourceNamed(t, r, "away"); s.Connections != 0 || s.Total.Failed != 1 || s.FailedPerMinute != 1 || s.Addresses[0].State == "up" {
+		t.Errorf("source away: %+v", s)
+	}
+	got, code := r.admin("sources")
+	if code != 1 || !strings.Contains(got.Stdout, "# Health: pool safe uses wan\n") || !strings.Contains(got.Stdout, "# Health: away is waiting since ") {
+		t.Errorf("sources ends with %d: %v", code, got)
+	}
+
+	conns := asked[admin.Conns](t, r, "conns").Conns
+	var peers []string
+	for _, s := range []*nstest.Server{echo, smtp, udp} {
+		for _, p := range s.Peers() {
+			peers = append(peers, p.String())
+		}
+	}
+	if len(conns) != 4 {
+		t.Fatalf("conns: got %+v, want 4", conns)
+	}
+	for i, c := range conns {
+		if c.Src.String() != peers[i] {
+			t.Errorf("connection %d is said to leave from %v; the server saw %s", c.ID, c.Src, peers[i])
+		}
+		if i < 3 && (c.Client.String() != open[i].LocalAddr().String() || c.Network != "tcp" || c.BytesIn != size || c.BytesOut != size) {
+			t.Errorf("connection %d: %+v", c.ID, c)
+		}
+	}
+	if c := conns[3]; c.Network != "udp" || c.Listener != "trunk" || c.Client.String() != u.LocalAddr().String() || c.BytesIn != 5 {
+		t.Errorf("the UDP flow: %+v", c)
+	}
+
+	st := asked[admin.Status](t, r, "status")
+	if st.PID != r.proc.Pid() || st.State != "running" || st.Listeners[0].Flows != 3 || st.Listeners[1].Flows != 1 || st.Connections.Used != 3 || st.UDPFlows.Used != 1 || st.Descriptors.Used < 10 {
+		t.Errorf("status: %+v", st)
+	}
+	r.wantClosed(t, conns, open, u, smtp)
+}
+
+// wantClosed closes flows by their numbers: both ends see it, and the others go on.
+func (r *rig) wantClosed(t *testing.T, conns []admin.Conn, open []*net.TCPConn, u net.Conn, server *nstest.Server) {
+	t.Helper()
+	if server.Live() != 2 {
+		t.Fatalf("the server has %d connections, want 2", server.Live())
+	}
+	if got, code := r.admin("conns", "--close", fmt.Sprint(conns[1].ID)); code != 0 || !strings.HasPrefix(got.Stdout, fmt.Sprintf("closed %d: tcp from %v", conns[1].ID, conns[1].Client)) {
+		t.Errorf("close ends with %d: %v", code, got)
+	}
+	_ = open[1].SetReadDeadline(time.Now().Add(patience)) // of a connection that is open
+	if n, err := open[1].Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the client of the flow that was closed reads %d bytes, %v", n, err)
+	}
+	eventually(t, "the server's end of it is closed, too", func() bool { return server.Live() == 1 })
+	for _, i := range []int{0, 2} {
+		if got := echoed(t, open[i], "still here"); got != "still here" {
+			t.Errorf("flow %d: %q", i, got)
+		}
+	}
+	if _, code := r.admin("conns", "--close", fmt.Sprint(conns[3].ID)); code != 0 {
+		t.Errorf("close of the UDP flow ends with %d", code)
+	}
+	e := r.log.waitFor(t, 2, func(e entry) bool { return e.text("err") == "closed by the operator" }, "flow")
+	if e[0].text("src") != conns[1].Src.String() || e[1].text("listener") != "trunk" {
+		t.Errorf("got the lines %v", e)
+	}
+	if got := echoed(t, u, "again"); got != "again" { // a new flow
+		t.Errorf("UDP after the close: %q", got)
+	}
+	if got, code := r.admin("conns", "--close", fmt.Sprint(conns[1].ID)); code != 1 || !strings.Contains(got.Stderr, "no longer") {
+		t.Errorf("a second close ends with %d: %v", code, got)
+	}
+}
+
+// TestReloadsBySocket reloads 100 times by the command, every other time with a broken
+// file: it prints the error of the service, and each new flow follows the file that was
+// good last. Others ask at the same time.
+func TestReloadsBySocket(t *testing.T) {
+	r := newRig(t)
+	who := r.Server.GreetTCP(t, "0.0.0.0:4000")
+	dst := at(nstest.ServerV4(1), who.Addr.Port())
+	r.serve(reloadConfig(0))
+	stop := make(chan struct{})
+	var asking sync.WaitGroup
+	c := &admin.Client{Paths: []string{defaultSocket}}
+	for range 2 {
+		asking.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := c.Status(t.Context()); err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := c.Sources(t.Context()); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	defer asking.Wait()
+	defer close(stop)
+	busy, err := r.Proxy.Listen("tcp4", "127.0.0.1:1999")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	want := reloadSource(0)
+	for i := 1; i <= reloads; i++ {
+		if i%2 == 0 {
+			broken := brokenFiles[i/2%len(brokenFiles)]
+			r.write("config.toml", broken.text)
+			got, code := r.admin("reload")
+			if code != 1 || got.Stdout != "" || !strings.HasPrefix(got.Stderr, "srcproxy: the reload failed, and nothing has changed:\n") ||
+				!regexp.MustCompile(`(?s)`+broken.err).MatchString(got.Stderr) {
+				t.Fatalf("reload %d ends with %d, want 1 and %s: %v", i, code, broken.err, got)
+			}
+		} else {
+			r.write("config.toml", reloadConfig(i))
+			done := asked[admin.Reloaded](t, r, "reload")
+			if done.Reloads != i || len(done.Changes) != 3 { // the source, and a rule with another name
+				t.Fatalf("reload %d: %+v", i, done)
+			}
+			want = reloadSource(i)
+		}
+		wantNewSource(t, r, dst, want)
+	}
+}
+
+// TestSocketOwner: the socket is for its owner and root; somebody else has one of his
+// own.
+func TestSocketOwner(t *testing.T) {
+	nstest.Need(t, "setpriv")
+	if os.Getuid() != 0 {
+		nstest.Skip(t, "only root can be somebody else")
+	}
+	r := newRig(t)
+	r.readable()
+	r.serve(reloadConfig(0))
+	for path, mode := range map[string]fs.FileMode{
+		filepath.Dir(defaultSocket): fs.ModeDir | 0o700, defaultSocket: fs.ModeSocket | 0o600,
+	} {
+		if info, err := os.Lstat(path); err != nil || info.Mode() != mode {
+			t.Errorf("%s: got %v, %v, want %v", path, info, err, mode)
+		}
+	}
+	runtime := r.path("runtime")
+	if err := os.Mkdir(runtime, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(runtime, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	nobody := func(args ...string) *exec.Cmd {
+		args = append([]string{"--reuid=65534", "--regid=65534", "--clear-groups", r.binary.Build(t)}, args...)
+		cmd := exec.Command("setpriv", args...)
+		cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+runtime)
+		return cmd
+	}
+	got := r.Proxy.Run(t, nobody("status"))
+	if got.Err == nil || !strings.Contains(got.Stderr, defaultSocket+": permission denied\n") || !strings.Contains(got.Stderr, "try sudo") {
+		t.Errorf("nobody asks root's service: %v", got)
+	}
+	log := newJournal()
+	cmd := nobody("serve", "--listen", "127.0.0.1:1081")
+	cmd.Stderr = log
+	p := r.Proxy.Start(t, cmd)
+	path := log.wait(t, 1, "admin socket")[0].text("path")
+	if want := filepath.Join(runtime, "srcproxy", "admin.sock"); path != want {
+		t.Errorf("nobody's socket is %s, want %s", path, want)
+	}
+	got = r.Proxy.Run(t, nobody("status"))
+	if got.Err != nil || !strings.Contains(got.Stdout, fmt.Sprintf("pid %d, ", p.Pid())) {
+		t.Errorf("nobody asks nobody's service: %v", got)
+	}
+	if st := asked[admin.Status](t, r, "status"); st.PID != r.proc.Pid() {
+		t.Errorf("root is answered by %d, want %d", st.PID, r.proc.Pid())
+	}
+}
+
+// TestSecondServe starts a service beside another one of the same user, and one after a
+// kill.
+func TestSecondServe(t *testing.T) {
+	r := newRig(t)
+	who := r.Server.GreetTCP(t, "0.0.0.0:4000")
+	r.serve(reloadConfig(0))
+	log := newJournal()
+	cmd := exec.Command(r.binary.Build(t), "serve", "--source", reloadSource(3).String(), "--listen", "127.0.0.1:1081")
+	cmd.Stderr = log
+	r.Proxy.Start(t, cmd)
+	log.wait(t, 1, "ready")
+	warned := log.wait(t, 1, "no admin socket: status, reload and the like cannot ask this service")[0]
+	if want := fmt.Sprintf("another srcproxy (pid %d) has it", r.proc.Pid()); !strings.Contains(warned.text("err"), want) {
+		t.Errorf("got %v, want %q", warned, want)
+	}
+	if st := asked[admin.Status](t, r, "status"); st.PID != r.proc.Pid() {
+		t.Errorf("status is of %d, want %d", st.PID, r.proc.Pid())
+	}
+	c, err := r.through("127.0.0.1:1081", at(nstest.ServerV4(1), who.Addr.Port()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := firstReply(c); got != reloadSource(3).String()+"\n" {
+		t.Errorf("the second one's flow leaves from %q", got)
+	}
+	named := r.write("named.toml", strings.Replace(reloadConfig(0), ":1080", ":1082", 1)+"[admin]\nsocket = \""+defaultSocket+"\"\n")
+	if got, code := r.admin("serve", "-c", named); code != 1 || !strings.Contains(got.Stderr, "has it: stop that one, or give this one its own: [admin] socket = ") {
+		t.Errorf("a third with the socket of the first ends with %d: %v", code, got)
+	}
+
+	r.proc.Kill()
+	got, code := r.admin("status")
+	if code != 1 || !strings.Contains(got.Stderr, defaultSocket+": connection refused\n") {
+		t.Errorf("status after the kill ends with %d: %v", code, got)
+	}
+	r.serve(r.last)
+	if st := asked[admin.Status](t, r, "status"); st.PID != r.proc.Pid() {
+		t.Errorf("after the kill: status is of %d, want %d", st.PID, r.proc.Pid())
+	}
+	if err := r.proc.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.proc.Wait(patience); err != nil {
+		t.Error(err)
+	}
+	for _, path := range []string{defaultSocket, defaultSocket + ".lock"} {
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is left: %v", path, err)
+		}
+	}
+}
+
+// TestSlowAsker: who sends half a request is hung up on, and holds nobody up.
+func TestSlowAsker(t *testing.T) {
+	r := newRig(t)
+	r.serve(reloadConfig(0))
+	var slow []net.Conn
+	for range 100 {
+		c, err := net.Dial("unix", defaultSocket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, "GET /api/v1/status HTTP/1.1\r\nHost: srcproxy\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		slow = append(slow, c)
+	}
+	if st := asked[admin.Status](t, r, "status"); st.Descriptors.Used < len(slow) {
+		t.Errorf("beside them: %+v", st.Descriptors)
+	}
+	for _, c := range slow {
+		_ = c.SetReadDeadline(time.Now().Add(2 * patience)) // of an open connection
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			t.Fatalf("a connection stays: %v", err)
+		}
+	}
+}
