@@ -167,14 +167,22 @@ s.connect(("203.0.113.1", 9))
 say(s.getsockname()[0])`, "EPERM", "EPERM", nstest.ProxyV4(11).String())
 }
 
-// TestKernelPlaneMark lets a socket that holds a port, but no address, leave by a policy route.
+// TestKernelPlaneMark lets a socket that holds a port, but no address, leave by a policy route. That of dig is one.
 func TestKernelPlaneMark(t *testing.T) {
-	nstest.Need(t, "ip")
+	nstest.Need(t, "ip", "dig")
 	h := newHooked(t)
+	names, _ := h.Server.ServeDNSOn(t, nstest.DNSServer(), map[string][]netip.Addr{"a.example": {nstest.ServerV4(9)}})
+	dig := func() []string {
+		return h.output(h.inside(exec.Command("dig", "+short", "+tries=1", "@"+nstest.DNSServer().String(), "a.example")))
+	}
+	h.rule(cgroupbpf.Options{}, leaveFrom(both(10)))
+	h.attach()
+	if r := h.Proxy.Run(t, h.inside(exec.Command("dig", "+tries=1", "@"+nstest.DNSServer().String(), "a.example"))); !strings.Contains(r.Stdout, "permission denied") || len(names.Peers()) > 0 {
+		t.Errorf("dig without a mark: got %v, and the server was asked from %v", r, names.Peers())
+	}
 	marked := both(10)
 	marked.Mark = 107
 	h.rule(cgroupbpf.Options{MarkWildcard: true}, leaveFrom(marked))
-	h.attach()
 	for _, args := range []string{
 		"rule add fwmark 107 lookup 107", "-6 rule add fwmark 107 lookup 107",
 		"route add default via 198.51.100.254 src 198.51.100.10 table 107",
@@ -184,6 +192,10 @@ func TestKernelPlaneMark(t *testing.T) {
 			t.Fatal(r)
 		}
 	}
+	if got := dig(); got[0] != nstest.ServerV4(9).String() {
+		t.Errorf("dig: got %q", got)
+	}
+	wantSources(t, names, nstest.ProxyV4(10), 1)
 	h.says(t, `connected("203.0.113.1", udp(port=5060))`, at4(10, 5060))
 	h.says(t, `connected("2001:db8:2::1", udp(AF_INET6, 5060))`, at6(10, 5060))
 	h.says(t, `connected("::ffff:203.0.113.2", udp(AF_INET6, 5060))`, at4(10, 5060))
