@@ -280,6 +280,9 @@ func TestAttachServiceOutside(t *testing.T) {
 		}
 		if in == dir {
 			r.log.wait(t, i+2, "attached") // the slice is the first
+			if got := r.program("status"); !strings.Contains(got.Stdout, "# Health: "+unit+" runs in "+tree.Name(path)+" and not in its slice") {
+				t.Errorf("status: %v", got)
+			}
 		}
 		p, a := r.askIn(t, path)
 		if got := fmt.Sprint(r.calledFrom(a, servers)); got != byRules {

@@ -21,6 +21,7 @@ type Status struct {
 	Reloads       int          `json:"reloads"` // tried
 	LastReload    *Reload      `json:"last_reload,omitempty"`
 	Listeners     []Listener   `json:"listeners"`
+	Attachments   []Attachment `json:"attachments,omitempty"`
 	Sources       SourceCounts `json:"sources"`
 	Connections   Usage        `json:"connections"` // TCP, those among them that are in their handshake or dial
 	UDPFlows      Usage        `json:"udp_flows"`

@@ -160,6 +160,7 @@ func (s *Status) health(sources []egress.Status) []string {
 			out = append(out, trouble("listener "+l.Name, l.State, l.Since, l.Reason))
 		}
 	}
+	out = append(out, s.attachedHealth()...)
 	for i := range sources {
 		if st := &sources[i]; st.State != egress.Up {
 			out = append(out, trouble(st.Name, st.State.String(), st.Since, st.Reason))

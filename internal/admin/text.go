@@ -38,6 +38,7 @@ func (s *Status) Text(style explain.Style) string {
 		})
 	}
 	table(&b, style, []column{{title: "LISTENER"}, {title: "KIND"}, {title: "ADDRESS"}, {title: "STATE"}, {"FLOWS", true}}, rows)
+	s.attached(&b, style)
 	health(&b, style, s.Health)
 	return b.String()
 }

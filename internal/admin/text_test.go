@@ -55,6 +55,10 @@ trunk      udp     127.0.0.1:5060               up          0
 		s.Reloads, s.LastReload = 3, &Reload{At: now.Add(time.Hour), Error: "config.toml:3:5: what\n    is"}
 		s.Listeners[1].State, s.Listeners[1].Since, s.Listeners[1].Reason = Waiting, now.Add(-time.Minute), "198.51.100.30 is not here"
 		s.Connections.Used = 4500
+		s.Attachments = []Attachment{
+			{Name: "asterisk.service", Cgroups: []string{"/srcproxy.slice/srcproxy-asterisk.slice", "/system.slice/asterisk.service"}, Outside: "/system.slice/asterisk.service", Connects: 12, Datagrams: 3400},
+			{Name: "/machine.slice", Refused: 3},
+		}
 		sources := (&fake{}).Sources()
 		for i := range sources {
 			sources[i].Since = now.Add(-25 * time.Hour)
@@ -70,9 +74,14 @@ trunk      udp     127.0.0.1:5060               up          0
 LISTENER   KIND    ADDRESS                      STATE        FLOWS
 office     mixed   127.0.0.1:1080, [::1]:1080   up               1
 trunk      udp     127.0.0.1:5060               WAITING 1m       0
+
+ATTACHED           CGROUP                                                                    CONNECTS   DATAGRAMS   REFUSED
+asterisk.service   /srcproxy.slice/srcproxy-asterisk.slice, /system.slice/asterisk.service         12        3400         0
+/machine.slice     not there yet                                                                    0           0         3
 # Health: the service is ending: it takes no new flows
 # Health: the last reload failed at 01:00:00, and the configuration is the one before: config.toml:3:5: what
 # Health: listener trunk is waiting since 1999-12-31 23:59:00: 198.51.100.30 is not here
+# Health: asterisk.service runs in /system.slice/asterisk.service and not in its slice: after a restart its first packets may not be ruled; srcproxy attach prints the cure
 # Health: lte is down since 1999-12-30 23:00:00: probe 203.0.113.1:443 timed out
 # Health: mail is waiting since 1999-12-30 23:00:00: is not on this host
 # Health: connections: 4500 of 5000 are used

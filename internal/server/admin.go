@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/srcproxy/srcproxy/internal/admin"
+	"github.com/srcproxy/srcproxy/internal/attach"
 	"github.com/srcproxy/srcproxy/internal/config"
 	"github.com/srcproxy/srcproxy/internal/egress"
 	"github.com/srcproxy/srcproxy/internal/explain"
@@ -27,6 +28,7 @@ type view struct {
 	path      string // of the file, made absolute
 	dialers   Dialers
 	listeners []admin.Listener
+	attached  *attach.Set // nil: there are none
 	reloads   int
 	last      *admin.Reload // nil: there was none
 }
@@ -88,7 +90,7 @@ func (s *server) closeSocket(l *admin.Socket) {
 
 // show makes cfg what the admin socket tells of.
 func (s *server) show(cfg *config.Config, d Dialers) {
-	v := &view{config: cfg, dialers: d, listeners: s.listeners(cfg), reloads: s.reloads}
+	v := &view{config: cfg, dialers: d, listeners: s.listeners(cfg), attached: s.attached, reloads: s.reloads}
 	if cfg.Path != "" {
 		v.path = cfg.Path
 		if abs, err := filepath.Abs(cfg.Path); err == nil {
@@ -193,6 +195,7 @@ func (s service) Status() admin.Status {
 		Reloads:       v.reloads,
 		LastReload:    v.last,
 		Listeners:     append([]admin.Listener{}, v.listeners...),
+		Attachments:   s.attachments(v.attached),
 		Connections:   admin.Usage{Used: s.shared.Connections.Len(), Max: v.config.Limits.Connections},
 		UDPFlows:      admin.Usage{Used: s.engine.Stats().Flows, Max: v.config.Limits.UDPFlows},
 		Descriptors:   admin.Usage{Max: s.maxFiles},

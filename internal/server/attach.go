@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/internal/admin"
 	"github.com/srcproxy/srcproxy/internal/attach"
 	"github.com/srcproxy/srcproxy/internal/cgroup"
 	"github.com/srcproxy/srcproxy/internal/cgroupbpf"
@@ -68,6 +69,28 @@ func (s *server) refreshAttached(ctx context.Context, set *attach.Set) {
 		case <-changed:
 		}
 	}
+}
+
+// attachments returns what is attached, with what was decided there.
+func (s service) attachments(set *attach.Set) []admin.Attachment {
+	if set == nil {
+		return nil
+	}
+	var out []admin.Attachment
+	for _, st := range set.Status() {
+		a := admin.Attachment{Name: st.Name, Cgroups: st.Cgroups, Outside: st.Outside}
+		counters, err := set.Counters(st.Name)
+		if err != nil {
+			s.log.Warn("count", "attach", st.Name, "err", err)
+		}
+		for _, c := range counters {
+			a.Connects += c.Connects
+			a.Datagrams += c.Datagrams
+			a.Refused += c.Refused
+		}
+		out = append(out, a)
+	}
+	return out
 }
 
 // detach takes the rules off at the end, but for those that persist.
