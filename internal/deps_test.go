@@ -21,7 +21,7 @@ const module = "github.com/srcproxy/srcproxy"
 // way, from cmd down to ruleset. Tests may import more: they are not looked at. A package that is not
 // in the table is an error, a row without a package is not.
 var ours = map[string][]string{
-	"cmd/srcproxy": {"dialer", "internal/admin", "internal/attach", "internal/cgroup", "internal/config", "internal/explain", "internal/host", "internal/inbound", "internal/server"},
+	"cmd/srcproxy": {"dialer", "internal/admin", "internal/attach", "internal/cgroup", "internal/cgroupbpf", "internal/config", "internal/explain", "internal/host", "internal/inbound", "internal/server"},
 
 	"internal/server": {
 		"dialer", "pktinfo",

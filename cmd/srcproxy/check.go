@@ -60,6 +60,7 @@ func (a *app) report() (*explain.Report, error) {
 	}
 	report := explain.Check(cfg, snapshot, facts)
 	report.Findings = append(userErrors(cfg), report.Findings...)
+	report.Findings = append(report.Findings, attachFindings(cfg)...)
 	return report, nil
 }
 

@@ -199,7 +199,7 @@ func (s *Set) info(text string, args ...any) {
 
 // load makes the hooks for an entry, ready to be attached.
 func (s *Set) load(e Entry) (*attachment, error) {
-	if err := onBPF(s.Pins); err != nil {
+	if err := OnBPF(s.Pins); err != nil {
 		return nil, err
 	}
 	a := &attachment{set: s, entry: e, on: make(map[string]bool)}

@@ -31,8 +31,8 @@ func Pins() string {
 	return rootPins
 }
 
-// onBPF reports that dir, or where it would be made, is on no BPF file system.
-func onBPF(dir string) error {
+// OnBPF reports that dir, or where it would be made, is on no BPF file system.
+func OnBPF(dir string) error {
 	at := dir
 	var s unix.Statfs_t
 	err := unix.Statfs(at, &s)

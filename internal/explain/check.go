@@ -101,13 +101,16 @@ func (r *Report) Failed(strict bool) bool {
 }
 
 func summary(cfg *config.Config) string {
-	return strings.Join([]string{
-		count(len(cfg.Listen), "listener"),
+	parts := []string{count(len(cfg.Listen), "listener")}
+	if n := len(cfg.Attach); n > 0 {
+		parts = append(parts, count(n, "attachment"))
+	}
+	return strings.Join(append(parts,
 		count(len(cfg.Sources), "source"),
 		count(len(cfg.Pools), "pool"),
 		count(len(cfg.Rules), "rule"),
-		"default " + cfg.Default.String(),
-	}, ", ")
+		"default "+cfg.Default.String(),
+	), ", ")
 }
 
 func count(n int, what string) string {
