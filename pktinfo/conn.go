@@ -121,6 +121,10 @@ func (c *Conn) ReadBatch(ms []Message) (int, error) { return c.readBatch(ms) }
 // goroutine may be quicker, then ReadBatch waits again.
 func (c *Conn) WaitRead() error { return c.waitRead() }
 
+// ReadReady is ReadBatch for those who know, by an epoll(7) of their own, that there is
+// something: it does not wait, and returns 0 where there is no datagram.
+func (c *Conn) ReadReady(ms []Message) (int, error) { return c.readReady(ms) }
+
 // WriteBatch sends the messages in order and returns how many it sent. An
 // error is about message n, ms[n], which was not sent (of a segmented one a
 // part may have been); the caller may skip it and go on with ms[n+1:].

@@ -22,12 +22,13 @@ func (c *Conn) readBatch([]Message) (int, error) { return 0, c.readError(errors.
 func (c *Conn) writeBatch([]Message) (int, error) {
 	return 0, c.writeError(Addr{}, errors.ErrUnsupported)
 }
-func (c *Conn) readMsg(*Message) error    { return c.readError(errors.ErrUnsupported) }
-func (c *Conn) writeMsg(m *Message) error { return c.writeError(m.Addr, errors.ErrUnsupported) }
-func (c *Conn) waitRead() error           { return c.readError(errors.ErrUnsupported) }
-func (c *Conn) dropped() (uint64, error)  { return 0, c.readError(errors.ErrUnsupported) }
-func (c *Conn) readBuffer() (int, error)  { return 0, c.readError(errors.ErrUnsupported) }
-func (c *Conn) writeBuffer() (int, error) { return 0, c.writeError(Addr{}, errors.ErrUnsupported) }
+func (c *Conn) readReady([]Message) (int, error) { return 0, c.readError(errors.ErrUnsupported) }
+func (c *Conn) readMsg(*Message) error           { return c.readError(errors.ErrUnsupported) }
+func (c *Conn) writeMsg(m *Message) error        { return c.writeError(m.Addr, errors.ErrUnsupported) }
+func (c *Conn) waitRead() error                  { return c.readError(errors.ErrUnsupported) }
+func (c *Conn) dropped() (uint64, error)         { return 0, c.readError(errors.ErrUnsupported) }
+func (c *Conn) readBuffer() (int, error)         { return 0, c.readError(errors.ErrUnsupported) }
+func (c *Conn) writeBuffer() (int, error)        { return 0, c.writeError(Addr{}, errors.ErrUnsupported) }
 
 func (c *Conn) readOne([]byte) (int, Addr, error) {
 	return 0, Addr{}, c.readError(errors.ErrUnsupported)

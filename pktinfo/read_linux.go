@@ -16,6 +16,7 @@ type reader struct {
 	n       int
 	err     error
 	again   bool // go on after reporting what was drained
+	ready   bool // do not wait
 	retries int  // errors of others, one after another
 	one     [1]Message
 	drained []SocketError
@@ -47,6 +48,17 @@ func (c *Conn) readBatch(ms []Message) (int, error) {
 	r := takeReader(c)
 	defer r.put()
 	r.ms = ms
+	err := r.run(r.read)
+	return r.n, err
+}
+
+func (c *Conn) readReady(ms []Message) (int, error) {
+	if len(ms) == 0 {
+		return 0, nil
+	}
+	r := takeReader(c)
+	defer r.put()
+	r.ms, r.ready = ms, true
 	err := r.run(r.read)
 	return r.n, err
 }
@@ -109,6 +121,11 @@ func (r *reader) tryRead(fd uintptr) bool {
 			b.message(i, &r.ms[i])
 		}
 		r.n = n
+		return true
+	case errno == unix.EAGAIN && r.ready:
+		if r.c.errors {
+			r.drained = r.c.drain(fd, r.drained) // they, too, keep the socket from resting
+		}
 		return true
 	case errno == unix.EAGAIN:
 		return false

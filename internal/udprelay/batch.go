@@ -43,11 +43,16 @@ func (e *Engine) takeBatch() *batch {
 	return b
 }
 
-func (e *Engine) putBatch(b *batch) {
+// clear makes b ready for another read.
+func (b *batch) clear() {
 	clear(b.flows[:b.used])
 	clear(b.legs[:b.used])
 	clear(b.of[:b.used])
 	b.used = 0
+}
+
+func (e *Engine) putBatch(b *batch) {
+	b.clear()
 	e.batches.Put(b)
 	<-e.inUse
 }

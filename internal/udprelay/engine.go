@@ -76,6 +76,8 @@ type Engine struct {
 	closing   map[netip.AddrPort]*owner // those with a fixed port that are being closed
 	groups    map[groupKey]*group
 	numbers   flowList
+	pollers   []*poller
+	polled    int // owners, ever
 
 	associations associations
 	destinations atomic.Int64 // of associations, now
@@ -174,8 +176,19 @@ func (e *Engine) Close() error {
 		}
 	}
 	e.endAssociations()
+	if first {
+		e.closePollers()
+	}
 	e.all.Wait()
 	return nil
+}
+
+func (e *Engine) closePollers() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, p := range e.pollers {
+		_ = p.file.Close() // nothing is left in it
+	}
 }
 
 // ending is a flow that has ended, and why.

@@ -24,7 +24,9 @@ type owner struct {
 	at       netip.AddrPort
 	steering steering
 	fixed    bool
-	done     chan struct{} // closed when its reader has ended
+	done     chan struct{} // of a fixed one: closed when its reader has ended
+	poller   *poller       // of one that is not fixed: its reader
+	pollID   int32         // there
 
 	mu    sync.RWMutex
 	peers flowTable // written with Engine.mu held, too
@@ -195,7 +197,6 @@ func (e *Engine) fixedPort(r *route) (*owner, error) {
 	if err != nil {
 		return nil, explain(err, r, at)
 	}
-	o.fixed = true
 	return o, nil
 }
 
@@ -277,8 +278,12 @@ func (e *Engine) open(r *route, port uint16) (*owner, error) {
 		return nil, err
 	}
 	o.conn, o.at = c, boundTo(c)
+	if o.fixed = r.port != 0; o.fixed {
+		e.all.Go(o.serve)
+	} else if err := e.poll(o); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
 	e.owners[o.at] = o
-	e.all.Go(o.serve)
 	return o, nil
 }
 
@@ -312,6 +317,8 @@ func (e *Engine) release(o *owner) {
 	}
 	if o.fixed {
 		e.closing[o.at] = o
+	} else {
+		o.poller.remove(o)
 	}
 	o.counts.overflow(o.conn)
 	_ = o.conn.Close() // a datagram socket has nothing left to say
@@ -374,14 +381,20 @@ func (o *owner) serve() {
 
 // answer relays ms[:n] of b to the clients of their flows.
 func (o *owner) answer(b *batch, n int) {
+	o.claim(b, 0, n)
+	b.send(o.engine, n, down)
+}
+
+// claim finds the flows of ms[first:end] of b, which came to o.
+func (o *owner) claim(b *batch, first, end int) {
 	now := o.engine.now()
 	o.mu.RLock()
 	trunk := o.trunk
-	for i := range n {
+	for i := first; i < end; i++ {
 		b.flows[i] = o.peers.find(&key{from: b.ms[i].Addr.Peer})
 	}
 	o.mu.RUnlock()
-	for i := range n {
+	for i := first; i < end; i++ {
 		switch fl := b.flows[i]; {
 		case b.ms[i].Truncated:
 			o.counts.drop(Truncated, 1)
@@ -394,7 +407,6 @@ func (o *owner) answer(b *batch, n int) {
 			fl.use(now)
 		}
 	}
-	b.send(o.engine, n, down)
 }
 
 // failed charges an ICMP error to the flow whose datagram caused it.
