@@ -81,7 +81,7 @@ func (f *Forward) admitArrivals() {
 		fl := f.flow(end.key)
 		if fl == nil {
 			o := f.opening(f.settings.Load(), end.key, 0)
-			fl = o.open(f.ctx)
+			fl = o.open(f.ctx, 1)
 		}
 		if fl == nil {
 			continue // it was counted and logged

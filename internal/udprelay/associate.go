@@ -158,6 +158,7 @@ func (a *Association) listen(ctx context.Context) (*pktinfo.Conn, error) {
 		ReadBuffer:  ownerBuffer,
 		WriteBuffer: ownerBuffer,
 		MTUDiscover: pktinfo.MTUDiscoverDont,
+		GRO:         true,
 	}
 	r := a.settings.Ports
 	if r.IsZero() {

@@ -96,6 +96,7 @@ func (x *exit) open() (*pktinfo.Conn, error) {
 		ReadBuffer:  ownerBuffer,
 		WriteBuffer: ownerBuffer,
 		MTUDiscover: pktinfo.MTUDiscoverDont,
+		GRO:         true,
 		FreeBind:    x.key.freeBind,
 		Errors:      true, // so that those of one destination do not fail a datagram to another
 		OnError:     func(pktinfo.SocketError) { x.association.counts.icmp.Add(1) },

@@ -13,17 +13,31 @@ import (
 // ask relays ms[:n] of b, which came to the relay socket, to their destinations.
 func (a *Association) ask(b *batch, n int) {
 	now := int64(a.engine.now())
-	var of [batchSize]*destination
+	var of [outSize]*destination
 	k := 0
 	for i := range n {
-		d, payload := a.take(&b.ms[i])
-		if d == nil {
-			continue
+		m := b.ms[i]
+		size := m.Segment
+		if !isJoined(&m) {
+			size = m.N
 		}
-		d.last.Store(now)
-		b.out[k] = pktinfo.Message{Buf: payload, N: len(payload), Addr: d.addr}
-		of[k] = d
-		k++
+		for rest := m.Buf[:m.N]; ; {
+			m.Buf, m.N = rest[:min(size, len(rest))], min(size, len(rest))
+			rest = rest[m.N:]
+			if d, payload := a.take(&m); d != nil {
+				d.last.Store(now)
+				b.out[k] = pktinfo.Message{Buf: payload, N: len(payload), Addr: d.addr}
+				of[k] = d
+				k++
+			}
+			if k == outSize {
+				a.send(b.out[:k], of[:k])
+				k = 0
+			}
+			if len(rest) == 0 {
+				break
+			}
+		}
 	}
 	a.send(b.out[:k], of[:k])
 }
@@ -128,14 +142,15 @@ func (a *Association) deliver(c *pktinfo.Conn, ms []pktinfo.Message, of []*desti
 				of[i].traffic.relayed[up].Add(1)
 				a.entry.Up.Add(int64(ms[i].N))
 			} else {
-				by[i].traffic.relayed[down].Add(1)
-				a.entry.Down.Add(payloadOf(&ms[i]))
+				n := datagrams(&ms[i])
+				by[i].traffic.relayed[down].Add(uint64(n))
+				a.entry.Down.Add(int64(ms[i].N - n*headerOf(&ms[i])))
 			}
 		}
 		if err == nil || n == len(ms) {
 			return
 		}
-		a.counts.drop(Unsent, 1)
+		a.counts.drop(Unsent, datagrams(&ms[n]))
 		if w == up {
 			a.unsent(of[n], err)
 			of = of[n+1:]
@@ -146,102 +161,12 @@ func (a *Association) deliver(c *pktinfo.Conn, ms []pktinfo.Message, of []*desti
 	}
 }
 
-// payloadOf is how many bytes m has behind its header.
-func payloadOf(m *pktinfo.Message) int64 {
-	header := headerIPv4
-	if m.Buf[3] != 1 { // ATYP
-		header = headerIPv6
+// headerOf is how long the header is with which m begins.
+func headerOf(m *pktinfo.Message) int {
+	if m.Buf[3] == 1 { // ATYP
+		return headerIPv4
 	}
-	return int64(m.N - header)
-}
-
-// The lengths of a header with an address (RFC 1928 section 7).
-const (
-	headerIPv4 = 4 + 4 + 2
-	headerIPv6 = 4 + 16 + 2
-)
-
-// serve brings answers to the client until the socket is closed.
-func (x *exit) serve() {
-	e := x.association.engine
-	for {
-		err := x.conn.WaitRead()
-		if err == nil {
-			err = x.receive()
-		}
-		if err != nil && !e.survives(x.conn, err) {
-			return
-		}
-	}
-}
-
-// receive relays what is there now. The headers are written in front of the datagrams,
-// where room is left for them: what does not fit into a buffer then would not fit into
-// a datagram with its header either.
-func (x *exit) receive() error {
-	a := x.association
-	b := a.engine.takeBatch()
-	defer a.engine.putBatch(b)
-	for i := range b.ms {
-		b.out[i].Buf = b.ms[i].Buf
-		b.ms[i].Buf = b.ms[i].Buf[headerIPv6:]
-	}
-	n, err := x.conn.ReadBatch(b.ms[:])
-	for i := range b.ms {
-		b.ms[i].Buf = b.out[i].Buf
-	}
-	if err != nil {
-		return err
-	}
-	var by [batchSize]*hole
-	k := x.admitted(b, n, &by)
-	for i := range k {
-		wrap(&b.out[i])
-	}
-	if peer := a.peer.Load(); peer != nil {
-		for i := range k {
-			b.out[i].Addr = *peer
-		}
-		a.deliver(a.relay, b.out[:k], nil, by[:k], down)
-	}
-	return nil
-}
-
-// admitted puts those of ms[:n] that the filter lets in into out, and the holes by which
-// they come into by. It counts the others.
-func (x *exit) admitted(b *batch, n int, by *[batchSize]*hole) (k int) {
-	a := x.association
-	now := int64(a.engine.now())
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	for i := range n {
-		m := &b.ms[i]
-		h := x.holeFor(&m.Addr)
-		switch {
-		case h == nil:
-			a.counts.drop(Stranger, 1)
-			continue
-		case m.Truncated:
-			a.counts.drop(Truncated, 1)
-			continue
-		}
-		h.last.Store(now)
-		b.out[k], by[k] = *m, h
-		k++
-	}
-	return k
-}
-
-// wrap puts the header with m's true source before its payload, which begins where the
-// longest header would end.
-func wrap(m *pktinfo.Message) {
-	header := headerIPv4
-	if m.Addr.Peer.Addr().Is6() {
-		header = headerIPv6
-	}
-	m.Buf = m.Buf[headerIPv6-header:]
-	socks.AppendDatagram(m.Buf[:0], socks.Addr{Addr: m.Addr.Peer}, nil)
-	m.N += header
+	return headerIPv6
 }
 
 // drops are the reasons for which a client's datagram is malformed.

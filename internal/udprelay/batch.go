@@ -10,8 +10,11 @@ const (
 	// batchSize is how many datagrams are read and written at once; more did not pay
 	// (Linux 6.18, 200 bytes).
 	batchSize = 32
-	// bufferSize is more than any datagram has: 65 507 bytes over IPv4, 65 527 over IPv6.
-	bufferSize = 1 << 16
+	// outSize is how many leave at once: as many as UDP_SEGMENT joins.
+	outSize = 64
+	// bufferSize is more than any datagram has, 65 507 bytes over IPv4 and 65 527 over
+	// IPv6, and than several have that came as one, with room for a header before it.
+	bufferSize = 1<<16 + 1<<12
 )
 
 // maxBatches bounds the batches in use. Hundreds of owners may have answers for one
@@ -20,12 +23,15 @@ func maxBatches() int { return max(16, 2*runtime.GOMAXPROCS(0)) }
 
 // batch is the room for one read and for the writes that it leads to. Readers take
 // one when there is something to read; of its 2 MiB only the touched pages are used.
+// Where senders use UDP_SEGMENT a message may be several datagrams (UDP_GRO), and is
+// relayed as it is.
 type batch struct {
 	ms    [batchSize]pktinfo.Message
 	flows [batchSize]*flow // to which ms belong; nil: not to be sent
 	legs  [batchSize]leg   // by which ms go, if it is set before send: not by the flow's own
-	out   [batchSize]pktinfo.Message
+	out   [outSize]pktinfo.Message
 	of    [batchSize]*flow // to which out belong
+	room  []byte           // for headers between datagrams that came as one; nil: not needed yet
 	used  int              // so many of each are to be cleared
 }
 
@@ -82,6 +88,30 @@ func (e *Engine) receiveBatch(c *pktinfo.Conn, relay func(b *batch, n int)) erro
 	return nil
 }
 
+// datagrams is how many m is.
+func datagrams(m *pktinfo.Message) int {
+	if !isJoined(m) {
+		return 1
+	}
+	return (m.N + m.Segment - 1) / m.Segment
+}
+
+// isJoined tells whether m is several datagrams.
+func isJoined(m *pktinfo.Message) bool { return m.Segment > 0 && m.N > m.Segment }
+
+// apart calls relay for each datagram of m, which came as one. It is for the few that
+// look into them: SIP phones do not send so.
+func apart(m *pktinfo.Message, relay func(b *batch, n int)) {
+	b := new(batch)
+	for p := range m.Segments() {
+		b.ms[0] = *m
+		b.ms[0].Buf, b.ms[0].N, b.ms[0].Segment = p, len(p), 0
+		b.used = 1
+		relay(b, 1)
+		b.clear()
+	}
+}
+
 // way is a direction.
 type way int
 
@@ -129,12 +159,12 @@ func (e *Engine) deliver(c *pktinfo.Conn, ms []pktinfo.Message, of []*flow, w wa
 		n, err := c.WriteBatch(ms)
 		n = min(n, len(ms))
 		for i := range n {
-			of[i].sent(w, ms[i].N)
+			of[i].sent(w, &ms[i])
 		}
 		if err == nil || n == len(ms) {
 			return
 		}
-		of[n].unsent(w, err)
+		of[n].unsent(w, err, datagrams(&ms[n]))
 		ms, of = ms[n+1:], of[n+1:]
 	}
 }

@@ -135,6 +135,7 @@ func (e *Engine) Listen(ctx context.Context, addr netip.AddrPort, s *Settings, c
 		ReadBuffer:  forwardBuffer,
 		WriteBuffer: forwardBuffer,
 		MTUDiscover: pktinfo.MTUDiscoverDont,
+		GRO:         true,
 		Control:     control,
 	}
 	network := "udp"

@@ -91,9 +91,10 @@ func (fl *flow) leg(w way) leg {
 func (fl *flow) use(now time.Duration)   { fl.last.Store(int64(now)) }
 func (fl *flow) lastUsed() time.Duration { return time.Duration(fl.last.Load()) }
 
-// sent counts a datagram of n bytes.
-func (fl *flow) sent(w way, n int) {
-	fl.traffic.relayed[w].Add(1)
+// sent counts m.
+func (fl *flow) sent(w way, m *pktinfo.Message) {
+	n := m.N
+	fl.traffic.relayed[w].Add(uint64(datagrams(m)))
 	if w == up {
 		fl.entry.Up.Add(int64(n))
 	} else {
@@ -101,11 +102,11 @@ func (fl *flow) sent(w way, n int) {
 	}
 }
 
-// unsent counts a datagram that could not be sent. When that is because the source is
+// unsent counts n datagrams that could not be sent. When that is because the source is
 // no longer on this host, the flow ends, and the client's next datagram is decided anew.
-func (fl *flow) unsent(w way, err error) {
+func (fl *flow) unsent(w way, err error, n int) {
 	e := fl.forward.engine
-	fl.forward.counts().drop(Unsent, 1)
+	fl.forward.counts().drop(Unsent, n)
 	if w == up && !fl.foreign && e.lost(fl.entry.Source, fl.source(), err) {
 		e.end(fl, fmt.Errorf("source %q: %w: %w", fl.entry.Source, flows.ErrSourceDown, err))
 	}

@@ -158,15 +158,20 @@ func (f *Forward) ask(b *batch, n int) {
 	f.mu.RUnlock()
 	for i := range n {
 		if b.ms[i].Truncated {
-			f.counts().drop(Truncated, 1)
+			f.counts().drop(Truncated, datagrams(&b.ms[i]))
 			b.flows[i] = nil
 			continue
 		}
 		if b.flows[i] == nil {
 			b.flows[i] = f.start(&b.ms[i])
 		}
-		if b.flows[i] != nil {
-			b.flows[i].use(now)
+		switch fl := b.flows[i]; {
+		case fl == nil:
+		case fl.trunk != nil && isJoined(&b.ms[i]):
+			apart(&b.ms[i], f.ask)
+			b.flows[i] = nil
+		default:
+			fl.use(now)
 			f.teach(b, i, now)
 		}
 	}

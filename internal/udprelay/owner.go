@@ -73,64 +73,6 @@ func (r *route) bindAddr() netip.Addr {
 	return wildcard(r.peer.Addr())
 }
 
-// groupKey tells which owners can serve a flow whose port is free.
-type groupKey struct {
-	addr     netip.Addr
-	ports    dialer.PortRange
-	freeBind bool
-	steering steering
-}
-
-// group is the owners with free ports of one address. Flows take the first one whose
-// slot for their peer is free.
-type group struct {
-	key    groupKey
-	owners []*owner
-	// from[peer] is an index below which all owners have a flow with peer. It is
-	// lowered when one of those ends, and gone when the first has none.
-	from map[netip.AddrPort]int
-	// full is until when no further port is asked for. The kernel's search for a free
-	// one among none takes milliseconds, and a flood of clients would ask for each.
-	full time.Duration
-}
-
-// fullFor is how long a group without a free port waits before it asks again.
-const fullFor = 100 * time.Millisecond
-
-// first returns the index of the first owner without a flow to peer; len(owners) if
-// all have one.
-func (g *group) first(peer netip.AddrPort) int {
-	i := g.from[peer]
-	for i < len(g.owners) && g.owners[i].flow(peer) != nil {
-		i++
-	}
-	if i > 0 {
-		g.from[peer] = i
-	}
-	return i
-}
-
-// free notes that owner i has no flow to peer any more.
-func (g *group) free(peer netip.AddrPort, i int) {
-	switch from := g.from[peer]; {
-	case from <= i:
-	case i == 0:
-		delete(g.from, peer)
-	default:
-		g.from[peer] = i
-	}
-}
-
-// drop takes owner i out. It has no flows, so no from is above i, and the last owner
-// may take its place.
-func (g *group) drop(i int) {
-	last := len(g.owners) - 1
-	g.owners[i] = g.owners[last]
-	g.owners[i].index = i
-	g.owners[last] = nil
-	g.owners = g.owners[:last]
-}
-
 // ownerFor returns an owner without a flow to the peer of r. Mu is held.
 func (e *Engine) ownerFor(r *route) (*owner, error) {
 	if r.port != 0 {
@@ -260,6 +202,7 @@ func (e *Engine) open(r *route, port uint16) (*owner, error) {
 		ReadBuffer:  ownerBuffer,
 		WriteBuffer: ownerBuffer,
 		MTUDiscover: pktinfo.MTUDiscoverDont, // a smaller MTU on the way is not to swallow what cannot be made smaller
+		GRO:         r.port == 0,             // the others are for SIP, more often than not
 		FreeBind:    r.freeBind,
 		Errors:      true,
 		OnError:     o.failed,
@@ -397,12 +340,14 @@ func (o *owner) claim(b *batch, first, end int) {
 	for i := first; i < end; i++ {
 		switch fl := b.flows[i]; {
 		case b.ms[i].Truncated:
-			o.counts.drop(Truncated, 1)
+			o.counts.drop(Truncated, datagrams(&b.ms[i]))
 			b.flows[i] = nil
+		case fl == nil && trunk != nil && isJoined(&b.ms[i]):
+			apart(&b.ms[i], o.answer)
 		case fl == nil && trunk != nil:
 			b.flows[i] = o.engine.distribute(now, trunk, &b.ms[i])
 		case fl == nil:
-			o.counts.drop(Stranger, 1)
+			o.counts.drop(Stranger, datagrams(&b.ms[i]))
 		default:
 			fl.use(now)
 		}

@@ -296,9 +296,9 @@ func TestGone(t *testing.T) {
 	echo(t, c, addrPort(f.conn), "1")
 	fl := f.flow(key{addrPort(c), netip.MustParseAddr("127.0.0.1")})
 	for _, err := range []error{unix.ENETUNREACH, unix.EPERM, unix.EINVAL} {
-		fl.unsent(up, err) // the source is there: it was something else
+		fl.unsent(up, err, 1) // the source is there: it was something else
 	}
-	fl.unsent(down, unix.EINVAL)
+	fl.unsent(down, unix.EINVAL, 1)
 	if e.Stats().Flows != 1 || dropped(e, Unsent) != 4 {
 		t.Fatalf("stats %+v", e.Stats())
 	}

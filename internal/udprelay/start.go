@@ -42,11 +42,11 @@ func (f *Forward) opening(s *Settings, k key, ifIndex int) opening {
 // the target's name; m is kept then.
 func (f *Forward) start(m *pktinfo.Message) *flow {
 	if f.draining.Load() {
-		f.counts().drop(Draining, 1)
+		f.counts().drop(Draining, datagrams(m))
 		return nil
 	}
 	if !m.Addr.Local.IsValid() {
-		f.counts().drop(NoLocal, 1)
+		f.counts().drop(NoLocal, datagrams(m))
 		return nil
 	}
 	k := keyOf(&m.Addr)
@@ -59,13 +59,15 @@ func (f *Forward) start(m *pktinfo.Message) *flow {
 	*o = f.opening(s, k, m.Addr.IfIndex)
 	switch {
 	case k.from != s.Inbound && !s.allows(k.from.Addr()):
-		f.refuse(o, ErrNotAllowed, 1)
+		f.refuse(o, ErrNotAllowed, datagrams(m))
 		return nil
 	case !o.query.Dst.Addr().IsValid():
-		f.wait(o, m.Buf[:m.N])
+		for p := range m.Segments() {
+			f.wait(o, p)
+		}
 		return nil
 	}
-	return o.open(f.ctx)
+	return o.open(f.ctx, datagrams(m))
 }
 
 // takeOpening returns one from the pool: a flood of clients would else leave more
@@ -82,8 +84,8 @@ func (e *Engine) putOpening(o *opening) {
 	e.openings.Put(o)
 }
 
-// open opens the flow, or refuses it and returns nil.
-func (o *opening) open(ctx context.Context) *flow {
+// open opens the flow, or refuses it and returns nil; n datagrams are lost then.
+func (o *opening) open(ctx context.Context, n int) *flow {
 	err := o.decide(ctx)
 	if err == nil {
 		var fl *flow
@@ -91,7 +93,7 @@ func (o *opening) open(ctx context.Context) *flow {
 			return fl
 		}
 	}
-	o.forward.refuse(o, err, 1)
+	o.forward.refuse(o, err, n)
 	return nil
 }
 
