@@ -29,7 +29,8 @@ const (
 )
 
 // mmsg is the room for one recvmmsg(2) or sendmmsg(2). Unlike those of pktinfo.Conn
-// its datagrams are sent one by one: only what is measured may join some.
+// its datagrams are sent one by one, unless sendJoined is called: only what is measured
+// may join some.
 type mmsg struct {
 	headers   [burst]unix.Mmsghdr
 	vectors   [burst]unix.Iovec
@@ -71,6 +72,23 @@ func (m *mmsg) send(fd, n int) {
 			k = 1
 		}
 		at += int(k)
+	}
+}
+
+// sendJoined is send by UDP_SEGMENT: what is in a row for one peer leaves as one. It is
+// of equal size. Control is that of all.
+func (m *mmsg) sendJoined(fd, n int, control []byte) {
+	for i := 0; i < n; {
+		k := i + 1
+		for k < n && m.names[k] == m.names[i] {
+			k++
+		}
+		h := m.headers[i].Hdr
+		h.SetIovlen(k - i)
+		h.Control = &control[0]
+		h.SetControllen(len(control))
+		_, _, _ = unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&h)), 0) // lost ones show
+		i = k
 	}
 }
 
@@ -133,11 +151,13 @@ func whileOpen(b *testing.B, fd int, f func(fd int)) {
 	})
 }
 
-// echoUDP answers each datagram of 200 bytes in n with itself, and returns where.
-func echoUDP(b *testing.B, n *nstest.Namespace, a netip.Addr) netip.AddrPort {
+// echoUDP answers each datagram of 200 bytes in n with itself, joined or one by one, and
+// returns where.
+func echoUDP(b *testing.B, n *nstest.Namespace, a netip.Addr, joined bool) netip.AddrPort {
 	b.Helper()
 	fd := loadSocket(b, n, netip.AddrPortFrom(a, 0))
 	m := newMmsg()
+	control := pktinfo.AppendControl(nil, a, 0, payloadSize)
 	whileOpen(b, fd, func(fd int) {
 		n, err := m.receive(fd)
 		if err != nil {
@@ -146,18 +166,25 @@ func echoUDP(b *testing.B, n *nstest.Namespace, a netip.Addr) netip.AddrPort {
 		for i := range n {
 			m.vectors[i].SetLen(int(m.headers[i].Len))
 		}
+		if joined {
+			m.sendJoined(fd, n, control)
+			return
+		}
 		m.send(fd, n)
 	})
 	return netip.AddrPortFrom(a, portOf(b, fd))
 }
 
-// client plays all clients of one system by one socket. They send in turn.
+// client plays all clients of one system by one socket. They send in turn: each a
+// datagram or, joined, what is to be sent at that time.
 type client struct {
-	fd    int
-	port  uint16
-	ways  []way
-	out   *mmsg
-	began time.Time
+	fd     int
+	port   uint16
+	ways   []way
+	out    *mmsg
+	began  time.Time
+	joined bool
+	turn   int
 
 	mu    sync.Mutex
 	step  step
@@ -217,7 +244,11 @@ func newClient(b *testing.B, n *nstest.Namespace) *client {
 
 // add gives the client a flow from local to the relay, or the target, at to.
 func (c *client) add(local netip.Addr, to netip.AddrPort, prefix []byte) {
-	c.ways = append(c.ways, way{to, pktinfo.AppendControl(nil, local, 0, 0), prefix})
+	segment := 0
+	if c.joined {
+		segment = len(prefix) + payloadSize
+	}
+	c.ways = append(c.ways, way{to, pktinfo.AppendControl(nil, local, 0, segment), prefix})
 }
 
 // take counts answers.
@@ -244,8 +275,12 @@ func (c *client) take(m *mmsg, n int) {
 // write sends the next n datagrams, of which sent are gone already.
 func (c *client) write(id uint32, sent, n int) {
 	now := uint64(time.Since(c.began))
+	c.turn++
+	var w *way
 	for i := range n {
-		w := &c.ways[(sent+i)%len(c.ways)]
+		if w = &c.ways[(sent+i)%len(c.ways)]; c.joined {
+			w = &c.ways[c.turn%len(c.ways)]
+		}
 		h := &c.out.headers[i].Hdr
 		putName(&c.out.names[i], w.to)
 		h.Namelen = unix.SizeofSockaddrInet4
@@ -256,6 +291,10 @@ func (c *client) write(id uint32, sent, n int) {
 		binary.BigEndian.PutUint32(d[len(w.prefix):], id)
 		binary.BigEndian.PutUint64(d[len(w.prefix)+4:], now)
 		c.out.vectors[i].SetLen(len(w.prefix) + payloadSize)
+	}
+	if c.joined {
+		c.out.sendJoined(c.fd, n, w.control)
+		return
 	}
 	c.out.send(c.fd, n)
 }
