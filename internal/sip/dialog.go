@@ -13,6 +13,9 @@ type dialog struct {
 	ended   bool      // the last dialog has ended
 }
 
+// answered tells whether one of the dialogs was answered and has not ended.
+func (d *dialog) answered() bool { return d.remotes[0] != 0 && !d.ended }
+
 // refresh extends a dialog that has been used.
 func refresh[C comparable](now time.Duration, e *entry[C, dialog]) {
 	switch {

@@ -133,6 +133,17 @@ func (s *store[C, V]) active(now time.Duration, c C) bool {
 	return false
 }
 
+// any reports whether a client has a live entry that is like that. The work is linear in
+// the number of those that are not.
+func (s *store[C, V]) any(now time.Duration, c C, is func(*V) bool) bool {
+	for i := s.clients[c]; i != 0; i = s.at(i).next {
+		if e := s.at(i); e.deadline > now && is(&e.value) {
+			return true
+		}
+	}
+	return false
+}
+
 // linkAge makes an unlinked entry the most recently used.
 func (s *store[C, V]) linkAge(i int32, e *entry[C, V]) {
 	e.older, e.newer = s.newest, 0

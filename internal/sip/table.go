@@ -200,6 +200,13 @@ func (t *Table[C]) Talking(c C, now time.Duration) bool {
 	return t.transactions.active(now, c) || t.dialogs.active(now, c)
 }
 
+// Settled reports whether a client has what the provider has agreed to: a registration,
+// or a dialog that was answered and has not ended. A stranger cannot have either by
+// sending alone, but for requests inside a dialog, which may be older than the table.
+func (t *Table[C]) Settled(c C, now time.Duration) bool {
+	return t.registrar.bindings.active(now, c) || t.dialogs.any(now, c, (*dialog).answered)
+}
+
 // Active reports whether a client has a transaction, a dialog or a registration that has not ended.
 func (t *Table[C]) Active(c C, now time.Duration) bool {
 	return t.Talking(c, now) || t.registrar.active(now, c)

@@ -77,7 +77,8 @@ type Engine struct {
 	groups    map[groupKey]*group
 	numbers   flowList
 	pollers   []*poller
-	polled    int // owners, ever
+	polled    int           // owners, ever
+	crowded   time.Duration // until when no flow is spared
 
 	associations associations
 	destinations atomic.Int64 // of associations, now
@@ -297,6 +298,22 @@ func (e *Engine) oldest(listener string) *flow {
 		}
 	}
 	return first
+}
+
+// spare returns the flow that makes room for another: of those that oldest may return,
+// the first without a registration or call. Where each has one it is the oldest, and for
+// a second none is looked at.
+func (e *Engine) spare(listener string) *flow {
+	now := e.now()
+	for range e.count {
+		fl := e.oldest(listener)
+		if fl == nil || fl.trunk == nil || now < e.crowded || !fl.trunk.settled(now, fl) {
+			return fl
+		}
+		fl.use(now) // its silence counts from now on
+	}
+	e.crowded = now + time.Second
+	return e.oldest(listener)
 }
 
 // evict ends fl to make room.

@@ -172,10 +172,10 @@ func (e *Engine) admit(o *opening) (*flow, error) {
 	info.Src = netip.AddrPortFrom(info.Src.Addr(), own.at.Port())
 	fl := e.enter(o, own, r, info)
 	for o.settings.Limit > 0 && e.counts[o.settings.Name] >= o.settings.Limit {
-		e.evict(e.oldest(o.settings.Name))
+		e.evict(e.spare(o.settings.Name))
 	}
 	for e.count > 0 && e.count >= e.limit() {
-		e.evict(e.oldest(""))
+		e.evict(e.spare(""))
 	}
 	f.remember(fl)
 	e.count++

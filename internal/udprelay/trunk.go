@@ -113,6 +113,13 @@ func (t *trunk) busy(now time.Duration, fl *flow) bool {
 	return t.table.Active(fl, now)
 }
 
+// settled tells whether fl has what would be missed: a registration or a call.
+func (t *trunk) settled(now time.Duration, fl *flow) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.table.Settled(fl, now)
+}
+
 func (t *trunk) stats() TrunkStats {
 	t.mu.Lock()
 	defer t.mu.Unlock()

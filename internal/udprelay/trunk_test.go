@@ -1,6 +1,7 @@
 package udprelay
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
@@ -207,4 +208,44 @@ func TestSIPInboundFrom(t *testing.T) {
 	invite := sipText{method: "INVITE", branch: "i", call: "i", from: "p", uri: "sip:who@192.0.2.2"}
 	r.down(pbx, invite)
 	r.up(pbx, invite.answer(404, "b"))
+}
+
+// TestSIPSpared floods a trunk with strangers: phones that are registered or in a call
+// stay, although they have been silent for longer. Where all are, the oldest goes.
+func TestSIPSpared(t *testing.T) {
+	r := newTrunkRig(t, nil)
+	r.engine.SetMaxFlows(8)
+	registered, calling, idle := r.phone("127.0.0.3"), r.phone("127.0.0.4"), r.phone("127.0.0.5")
+	reg := register("one", "reg", "sip:one@192.0.2.1:5062")
+	r.up(registered, reg)
+	r.down(registered, reg.answer(200, "p"))
+	invite := sipText{method: "INVITE", branch: "a1", call: "c", from: "tag1", contact: "sip:two@192.0.2.2:5062"}
+	r.up(calling, invite)
+	r.down(calling, invite.answer(200, "tag2"))
+	r.up(idle, sipText{method: "OPTIONS", branch: "idle", call: "idle", from: "idle"})
+	for i := range 100 {
+		r.clock.advance(time.Millisecond)
+		// Each has a transaction for a while.
+		r.up(r.phone(fmt.Sprintf("127.0.1.%d", i+1)), sipText{method: "OPTIONS", branch: fmt.Sprint(i), call: fmt.Sprint(i), from: "x"})
+	}
+	if s := r.engine.Stats(); s.Flows != 8 || s.Evicted != 95 {
+		t.Errorf("%d flows and %d evicted, want 8 and 95", s.Flows, s.Evicted)
+	}
+	if r.forward.flow(key{addrPort(idle), r.asked.Addr()}) != nil {
+		t.Error("a phone with nothing but a transaction was spared")
+	}
+	r.down(registered, sipText{method: "OPTIONS", uri: "sip:one@192.0.2.1:5062", branch: "p1", call: "p1", from: "p"})
+	r.down(calling, sipText{method: "BYE", uri: "sip:two@192.0.2.2:5062", branch: "p2", call: "c", from: "tag2", to: "tag1"})
+	// It has ended now, and its flow is as good as any other.
+	r.clock.advance(time.Second)
+	r.engine.SetMaxFlows(1)
+	for i, phone := range []*net.UDPConn{r.phone("127.0.2.1"), r.phone("127.0.2.2")} {
+		r.clock.advance(time.Second)
+		reg := register(fmt.Sprint(i), fmt.Sprint("last", i), fmt.Sprintf("sip:%d@192.0.2.1", i))
+		r.up(phone, reg)
+		r.down(phone, reg.answer(200, "p"))
+	}
+	if s := r.engine.Stats(); s.Flows != 1 {
+		t.Errorf("%d flows, want 1", s.Flows)
+	}
 }
