@@ -13,15 +13,30 @@ import (
 )
 
 // TestEveryPortToEveryDestination holds as many connections as one source, 100
-// ports and 20 destinations can carry; the next one fails, and the reply and
-// the log say why.
+// ports and 20 destinations can carry, the ports being those of the system or of
+// the source; the next one fails, and the reply, the log and the list of sources
+// say why.
 func TestEveryPortToEveryDestination(t *testing.T) {
+	for _, tt := range []struct{ name, system, source, hint string }{
+		{"of the system", "40000 40099", `"198.51.100.10"`, "all 100 ports of net.ipv4.ip_local_port_range, 40000-40099, are in use; add addresses (a range, or a pool), or widen it: sysctl"},
+		{"of the source", "40000 49999", `{ ip = "198.51.100.10", ports = "41000-41099" }`, "all 100 of its ports 41000-41099 are in use; widen them, or add addresses (a range, or a pool)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, nstest.WithClient)
+			r.Proxy.Sysctl(t, "net.ipv4.ip_local_port_range", tt.system)
+			testEveryPort(t, r, tt.source, tt.hint)
+		})
+	}
+}
+
+func testEveryPort(t *testing.T, r *rig, source, hint string) {
+	t.Helper()
 	const ports, destinations = 100, 20
-	r := newRig(t, nstest.WithClient)
-	r.Proxy.Sysctl(t, "net.ipv4.ip_local_port_range", "40000 40099")
 	s := r.Server.EchoTCP(t, "0.0.0.0:80")
 	r.serve(`
-default = "198.51.100.10"
+default = "wan"
+[sources]
+wan = ` + source + `
 [[listen]]
 mixed = "192.0.2.1:1080"
 allow = "192.0.2.0/24"
@@ -55,10 +70,13 @@ flows = true
 		t.Errorf("one more: %v, want %v", err, refused(replyGeneral))
 	}
 	got := r.log.wait(t, 1, "flow")[0].text("err")
-	for _, want := range []string{"198.51.100.10", dst.String()} {
+	for _, want := range []string{`source "wan"`, "from 198.51.100.10 to " + dst.String(), hint} {
 		if !strings.Contains(got, want) {
 			t.Errorf("err is %q, want it to name %s", got, want)
 		}
+	}
+	if got := r.program("sources"); !strings.Contains(got.Stdout, "100/100") || !strings.Contains(got.Stdout, "# Health: wan: 100 of the 100 ports of 198.51.100.10 to 203.0.113.") {
+		t.Errorf("sources: %v", got)
 	}
 	for i, conns := range held {
 		for n, c := range conns {
