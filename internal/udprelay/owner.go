@@ -171,11 +171,11 @@ func (e *Engine) openFree(r *route) (*owner, error) {
 
 // noPorts says that all ports to the peer are taken.
 func noPorts(r *route) error {
-	among := ""
+	hint := "; add addresses (a range, or a pool)"
 	if !r.ports.IsZero() {
-		among = fmt.Sprintf(" among its ports %v", r.ports)
+		hint = fmt.Sprintf(": all %d of its ports %v are in use; widen them, or add addresses (a range, or a pool)", r.ports.Len(), r.ports)
 	}
-	return fmt.Errorf("%w: source %q has none left from %v to %v%s", dialer.ErrPorts, r.name, r.bindAddr(), r.peer, among)
+	return fmt.Errorf("%w: source %q has none left from %v to %v%s", dialer.ErrPorts, r.name, r.bindAddr(), r.peer, hint)
 }
 
 // explain says what an error of open means for the source.
