@@ -54,8 +54,6 @@ type Registry struct {
 	began   time.Time // when it was sampled first
 	sources map[string]*meter
 	rules   map[string]*ruleCount
-	users   tally[string]
-	clients tally[netip.Addr]
 	empty   chan struct{} // closed when the last flow ends; nil: nobody waits
 }
 
@@ -79,10 +77,7 @@ type Flow struct {
 	end      func(reason error)
 	// The rest is under the lock of the registry.
 	prev, next *Flow
-	// The counts that this flow is part of, nil when not counted there.
-	source *meter
-	user   *count[string]
-	client *count[netip.Addr]
+	source     *meter // that counts it; nil: none
 
 	metered [2]int64 // what of Down and Up the meter has
 
@@ -103,8 +98,6 @@ func (r *Registry) Open(i Info, end func(reason error)) *Flow {
 	r.live.push(f)
 	f.source = r.opened(i.Source)
 	r.hit(i.Rule, f.Start, nil)
-	f.user = r.users.add(i.User, i.User != "")
-	f.client = r.clients.add(i.Client.Addr(), i.Client.IsValid())
 	return f
 }
 
@@ -162,8 +155,6 @@ func (r *Registry) remove(f *Flow) (first bool, reason error) {
 	f.done = true
 	r.live.remove(f)
 	f.source.leave(f)
-	r.users.drop(f.user)
-	r.clients.drop(f.client)
 	if r.live.len == 0 && r.empty != nil {
 		close(r.empty)
 		r.empty = nil
@@ -219,21 +210,6 @@ func (r *Registry) SourceLen(name string) int {
 		return m.live
 	}
 	return 0
-}
-
-// UserLen returns how many live flows a user has, as SourceLen does.
-func (r *Registry) UserLen(name string) int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.users.len(name)
-}
-
-// ClientLen returns how many live flows a client address has, as SourceLen
-// does.
-func (r *Registry) ClientLen(client netip.Addr) int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.clients.len(client)
 }
 
 // CloseAll calls Close on each flow that is live now.

@@ -30,33 +30,27 @@ func TestCounts(t *testing.T) {
 	b := r.Open(info("wan1", "ben", "192.0.2.1:1001"), nil)
 	c := r.Open(info("wan2", "ann", "[2001:db8::1]:1002"), nil)
 	d := r.Open(flows.Info{}, nil)
-	one, six := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
 	steps := []struct {
 		name string
 		done *flows.Flow
-		// flows, of wan1, of wan2, of ann, of ben, of the v4 client, of the v6 client
-		want [7]int
+		want [3]int // flows, of wan1, of wan2
 	}{
-		{"all open", nil, [7]int{4, 2, 1, 2, 1, 2, 1}},
-		{"first done", a, [7]int{3, 1, 1, 1, 1, 1, 1}},
-		{"done twice", a, [7]int{3, 1, 1, 1, 1, 1, 1}},
-		{"last but one", c, [7]int{2, 1, 0, 0, 1, 1, 0}},
-		{"nameless", d, [7]int{1, 1, 0, 0, 1, 1, 0}},
-		{"none", b, [7]int{}},
+		{"all open", nil, [3]int{4, 2, 1}},
+		{"first done", a, [3]int{3, 1, 1}},
+		{"done twice", a, [3]int{3, 1, 1}},
+		{"last but one", c, [3]int{2, 1, 0}},
+		{"nameless", d, [3]int{1, 1, 0}},
+		{"none", b, [3]int{}},
 	}
 	for _, s := range steps {
 		if s.done != nil {
 			s.done.Done(nil)
 		}
-		got := [7]int{
-			r.Len(), r.SourceLen("wan1"), r.SourceLen("wan2"), r.UserLen("ann"),
-			r.UserLen("ben"), r.ClientLen(one), r.ClientLen(six),
-		}
-		if got != s.want {
+		if got := [3]int{r.Len(), r.SourceLen("wan1"), r.SourceLen("wan2")}; got != s.want {
 			t.Errorf("%s: got %v, want %v", s.name, got, s.want)
 		}
-		if r.SourceLen("") != 0 || r.UserLen("") != 0 || r.ClientLen(netip.Addr{}) != 0 {
-			t.Errorf("%s: the empty key is counted", s.name)
+		if r.SourceLen("") != 0 {
+			t.Errorf("%s: the empty name is counted", s.name)
 		}
 		if got := len(r.All()); got != s.want[0] {
 			t.Errorf("%s: All: got %d, want %d", s.name, got, s.want[0])
@@ -201,7 +195,7 @@ func TestConcurrent(t *testing.T) {
 	owners.Wait()
 	close(stop)
 	wait.Wait()
-	if r.Len() != 0 || r.SourceLen("wan1") != 0 || r.UserLen("user0") != 0 {
+	if r.Len() != 0 || r.SourceLen("wan1") != 0 {
 		t.Errorf("got %d flows, %d of the source", r.Len(), r.SourceLen("wan1"))
 	}
 	if got, want := ids.Load(), int64(4000*4001/2); got != want {
@@ -261,7 +255,7 @@ func TestAllocs(t *testing.T) {
 	var r flows.Registry
 	i := info("wan1", "ann", "192.0.2.1:1000")
 	r.Open(i, nil)
-	if n := testing.AllocsPerRun(1000, func() { r.SourceLen("wan1"); r.ClientLen(i.Client.Addr()); r.Len() }); n != 0 {
+	if n := testing.AllocsPerRun(1000, func() { r.SourceLen("wan1"); r.Len() }); n != 0 {
 		t.Errorf("counts: got %v allocations, want 0", n)
 	}
 	if n := testing.AllocsPerRun(1000, func() { r.Open(i, nil).Done(nil) }); n != 1 {

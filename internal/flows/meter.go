@@ -37,8 +37,8 @@ type SourceStats struct {
 	Span   time.Duration
 }
 
-// meter counts what leaves from one source. Unlike a tally it stays when no flow is
-// left, since sources are few. The lock of the registry guards it.
+// meter counts what leaves from one source. It stays when no flow is left, since sources
+// are few. The lock of the registry guards it.
 type meter struct {
 	live  int
 	total Traffic
