@@ -215,6 +215,36 @@ func (r *rig) wantClosed(t *testing.T, conns []admin.Conn, open []*net.TCPConn, 
 	}
 }
 
+// TestAssociationHits: each destination of a UDP association is a hit of its rule, and
+// so is each datagram that is refused, also those that the log leaves out.
+func TestAssociationHits(t *testing.T) {
+	r := newRig(t)
+	tellUDP(t, r.Server)
+	r.serve(adminConfig)
+	a := r.associate()
+	const refused = 50
+	for _, dst := range []netip.AddrPort{at(nstest.ServerV4(1), 7), at(nstest.ServerV4(2), 7), at(nstest.ServerV4(1), 7)} {
+		if got, err := a.ask(dst, "who am I", patience); err != nil || got != wan4.String() {
+			t.Fatalf("%v was asked from %q, %v, want %v", dst, got, err, wan4)
+		}
+	}
+	for range refused {
+		if err := a.send(at(nstest.ServerV4(66), 7), "never"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the hits are counted", func() bool {
+		rules := asked[admin.Rules](t, r, "rules").Rules
+		return rules[1].Hits == refused && rules[1].Denied == refused && rules[3].Hits == 2
+	})
+	if s := sourceNamed(t, r, "wan"); s.Total.Opened != 2 {
+		t.Errorf("source wan: %+v, want 2 that were opened", s.Total)
+	}
+	if conns := asked[admin.Conns](t, r, "conns").Conns; len(conns) != 1 || conns[0].Network != "udp" || conns[0].Listener != "office" || conns[0].BytesIn == 0 {
+		t.Errorf("conns: %+v, want the association", conns)
+	}
+}
+
 // TestReloadsBySocket reloads 100 times by the command, every other time with a broken
 // file: it prints the error of the service, and each new flow follows the file that was
 // good last. Others ask at the same time.

@@ -49,8 +49,9 @@ func TestSources(t *testing.T) {
 		short.Down.Add(500)
 		short.Done(nil)
 		r.Refuse(info("wan1", "", "192.0.2.1:3"), time.Now(), errors.New("no route"))
+		r.Count("", "wan1", nil)
 
-		all := flows.Traffic{Opened: 2, Failed: 1, In: 1500, Out: 10}
+		all := flows.Traffic{Opened: 3, Failed: 1, In: 1500, Out: 10}
 		want := flows.SourceStats{Name: "wan1", Live: 1, Total: all, Minute: all, Span: flows.SampleEvery}
 		if diff := cmp.Diff(want, stats(t, &r)); diff != "" {
 			t.Errorf("at once (-want +got):\n%s", diff)

@@ -21,13 +21,17 @@ type ruleCount struct {
 	last         time.Time
 }
 
-// Count counts what has no entry of its own here: one more flow of a rule and, with an
-// error, one that failed from a source. Empty names are not counted.
+// Count counts one more flow that has no entry of its own here: as a hit of a rule, and
+// as opened from a source or, with an error, as failed. Empty names are not counted.
 func (r *Registry) Count(rule, source string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.hit(rule, time.Now(), err)
-	if m := r.meter(source); m != nil && err != nil {
+	switch m := r.meter(source); {
+	case m == nil:
+	case err == nil:
+		m.total.Opened++
+	default:
 		m.total.Failed++
 	}
 }

@@ -92,6 +92,7 @@ func (a *Association) admit(q *dialer.Flow, dec *dialer.Decision, name *associat
 	}
 	d.last.Store(int64(a.engine.now()))
 	a.remember(d)
+	a.engine.Flows.Count(dec.Rule, r.name, nil)
 	return d, nil
 }
 
@@ -168,9 +169,6 @@ func (a *Association) refuse(q *dialer.Flow, dec *dialer.Decision, began time.Ti
 		return
 	}
 	a.counts.drop(dropFor(err), n)
-	if !e.refusals.allow(refusal{a.client, q.Listener, dec.Rule}, e.now()) {
-		return
-	}
 	i := flows.Info{
 		Listener: q.Listener,
 		User:     q.User,
@@ -185,7 +183,11 @@ func (a *Association) refuse(q *dialer.Flow, dec *dialer.Decision, began time.Ti
 	if dec.Source != nil {
 		i.Source = dec.Source.Name
 	}
-	e.Flows.Refuse(i, began, fmt.Errorf("datagram: %w", err))
+	if e.refusals.allow(refusal{a.client, q.Listener, dec.Rule}, e.now()) {
+		e.Flows.Refuse(i, began, fmt.Errorf("datagram: %w", err))
+	} else {
+		e.Flows.Count(i.Rule, i.Source, err)
+	}
 }
 
 // dropFor returns the reason to count for a refusal.

@@ -111,8 +111,11 @@ func (f *Forward) refuse(o *opening, err error, n int) {
 	case errors.Is(err, errUnresolved):
 		reason = Unresolved
 	}
-	if e.refusals.allow(refusal{o.key.from.Addr(), o.settings.Name, o.decision.Rule}, e.now()) {
-		e.Flows.Refuse(o.info(), o.began, err)
+	i := o.info()
+	if e.refusals.allow(refusal{o.key.from.Addr(), i.Listener, i.Rule}, e.now()) {
+		e.Flows.Refuse(i, o.began, err)
+	} else {
+		e.Flows.Count(i.Rule, i.Source, err)
 	}
 	f.counts().drop(reason, n)
 }
