@@ -77,23 +77,10 @@ func (c *egressCure) addDefault(gw netip.Addr, t host.Table) string {
 	if t != host.TableMain {
 		s += fmt.Sprintf(" table %v", t)
 	}
-	if gw.IsValid() && !c.onLink(gw) {
+	if gw.IsValid() && !onLink(c.host, c.owner.Name, gw) {
 		s += " onlink"
 	}
 	return s
-}
-
-// onLink reports whether a gateway is in a subnet of the owner.
-func (c *egressCure) onLink(gw netip.Addr) bool {
-	if gw.IsLinkLocalUnicast() {
-		return true
-	}
-	for _, a := range c.host.Addresses() {
-		if a.Link == c.owner.Name && a.Prefix.Contains(gw) {
-			return true
-		}
-	}
-	return false
 }
 
 // The numbers of new tables and rules: those of the link behind them.

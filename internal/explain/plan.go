@@ -41,7 +41,7 @@ type planner struct {
 // kernelRule is a rule of which the kernel can check all conditions.
 type kernelRule struct {
 	name, position string
-	number         int // from 1; 0 is the default
+	number         int // from 1; 0 is the default, -1 none of the configuration
 	order          int // among all that can have gaps
 
 	// dests are the destinations, of which the longest prefix decides. With any they

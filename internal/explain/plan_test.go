@@ -20,6 +20,7 @@ import (
 	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/config"
 	"github.com/srcproxy/srcproxy/internal/explain"
+	"github.com/srcproxy/srcproxy/internal/host"
 	"github.com/srcproxy/srcproxy/internal/nstest"
 )
 
@@ -156,11 +157,140 @@ func TestPlanNFTSendsAsTheRules(t *testing.T) {
 	}
 }
 
+// TestPlanIPRouteSendsAsTheRules does the same with routes.
+func TestPlanIPRouteSendsAsTheRules(t *testing.T) {
+	nstest.Need(t, "ip", "sh")
+	configs := map[string]string{"each kind": planRules}
+	for seed := range uint64(6) {
+		configs[fmt.Sprintf("seed %d", seed)] = randomRules(rand.New(rand.NewPCG(seed, 5)))
+	}
+	for name, text := range configs {
+		t.Run(name, func(t *testing.T) {
+			cfg, table := parse(t, text)
+			far := newFarEnd(t)
+			far.routes = true
+			plan := routePlan(t, far.Proxy, cfg, explain.PlanIPRoute).Text
+			cmd := exec.Command("sh", "-e")
+			cmd.Stdin = strings.NewReader(plan)
+			if r := far.Proxy.Run(t, cmd); r.Err != nil {
+				t.Fatalf("%v\n%s", r, plan)
+			}
+			far.compare(t, table, rand.New(rand.NewPCG(7, 7)))
+			if t.Failed() {
+				t.Logf("%s\n%s", text, plan)
+				return
+			}
+			_, undo, _ := strings.Cut(plan, "# To undo it:\n")
+			script(t, far.Proxy, strings.ReplaceAll(undo, "#   ", ""))
+			var left string
+			for _, family := range []string{"-4", "-6"} {
+				left += far.Proxy.Run(t, exec.Command("ip", family, "rule")).Stdout
+			}
+			if n := strings.Count(left, "\n"); n != 5 { // local, main and default; local and main
+				t.Errorf("rules that are left:\n%s", left)
+			}
+		})
+	}
+}
+
+// routePlan makes a plan for a namespace.
+func routePlan(t *testing.T, n *nstest.Namespace, cfg *config.Config, of func(*config.Config, *host.Snapshot, *host.Policy) *explain.Plan) *explain.Plan {
+	t.Helper()
+	var p *explain.Plan
+	if err := n.Do(func() error {
+		h, err := host.Read()
+		if err != nil {
+			return err
+		}
+		policy, err := host.ReadPolicy()
+		if err != nil {
+			return err
+		}
+		p = of(cfg, h, policy)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// atTwoProviders has sources at both.
+const atTwoProviders = `default = "first"
+[sources]
+first  = ["198.51.100.10", "2001:db8:1::10"]
+second = ["192.0.2.7", "2001:db8:7::7"]
+[[rules]]
+to  = ["203.0.113.128/25", "2001:db8:9::8000/113"]
+use = "second"
+[[rules]]
+name     = "calls"
+protocol = "udp"
+port     = "5060-5070"
+use      = "second"
+[[rules]]
+to  = "203.0.113.66"
+use = "deny"
+`
+
+// TestPlanIPRouteLeavesByTheLink: flows leave by the link of their source, so that the
+// providers drop nothing.
+func TestPlanIPRouteLeavesByTheLink(t *testing.T) {
+	nstest.Need(t, "ip", "sh", "nft")
+	p := nstest.NewProviders(t)
+	script(t, p.Host, "ip route add default via 192.0.2.1 dev wan2 metric 500\nip -6 route add default via 2001:db8:7::1 dev wan2 metric 5000\n")
+	cfg, _ := parse(t, atTwoProviders)
+	plan := routePlan(t, p.Host, cfg, explain.PlanIPRoute)
+	golden(t, "plan.sh", plan.Text)
+	cmd := exec.Command("sh", "-e")
+	cmd.Stdin = strings.NewReader(plan.Text)
+	if r := p.Host.Run(t, cmd); r.Err != nil {
+		t.Fatal(r)
+	}
+	for _, tt := range []struct {
+		to     string
+		behind *nstest.Namespace
+		want   netip.Addr
+	}{
+		{"203.0.113.1:7000", p.First, nstest.Wan1().V4.Addr()},
+		{"203.0.113.200:7000", p.Second, nstest.Wan2().V4.Addr()},
+		{"[2001:db8:9::1]:7000", p.First, nstest.Wan1().V6.Addr()},
+		{"[2001:db8:9::8001]:7000", p.Second, nstest.Wan2().V6.Addr()},
+	} {
+		at := "0.0.0.0:7000"
+		if strings.HasPrefix(tt.to, "[") {
+			at = "[::]:7000"
+		}
+		s := tt.behind.EchoTCP(t, at)
+		c, err := p.Host.Dial(net.Dialer{Timeout: 10 * time.Second}, "tcp", tt.to)
+		if err != nil {
+			t.Fatalf("%s: %v", tt.to, err)
+		}
+		if got := netip.MustParseAddrPort(c.LocalAddr().String()).Addr(); got != tt.want {
+			t.Errorf("%s: from %v, want %v", tt.to, got, tt.want)
+		}
+		if _, err := c.Write([]byte("x")); err == nil {
+			_, err = c.Read(make([]byte, 1))
+			if err != nil || s.Sources()[tt.want] != 1 {
+				t.Errorf("%s: %v; the server saw %v", tt.to, err, s.Sources())
+			}
+		}
+		c.Close()
+	}
+	if n := p.Dropped(t, p.First) + p.Dropped(t, p.Second); n != 0 {
+		t.Errorf("the providers dropped %d packets", n)
+	}
+	networkd := routePlan(t, p.Host, cfg, explain.PlanNetworkd)
+	golden(t, "plan.network", networkd.Text)
+}
+
 // farEnd is a topology whose server tells where each probe came from.
 type farEnd struct {
 	*nstest.Topology
-	mu   sync.Mutex
-	seen map[uint32]netip.AddrPort // by the number that a probe carries
+	routes bool // the plan consists of routes
+	mu     sync.Mutex
+	seen   map[uint32]netip.AddrPort // by the number that a probe carries
+
+	deadline time.Time // for all that is still on its way
 }
 
 var probePorts = []uint16{25, 80, 443, 588, 5060, 7000}
@@ -233,6 +363,7 @@ func (f *farEnd) compare(t *testing.T, table *dialer.Table, r *rand.Rand) {
 		p.err = f.Proxy.Do(func() error { return send(p) })
 	}
 	wg.Wait()
+	f.deadline = time.Now().Add(10 * time.Second)
 	denied := 0
 	for _, p := range probes {
 		if table.Lookup(p.flow).Err != nil {
@@ -286,33 +417,53 @@ func familyOf(a netip.Addr) string {
 func (f *farEnd) judge(t *testing.T, table *dialer.Table, p *probe) {
 	t.Helper()
 	d := table.Lookup(p.flow)
+	from := sourcesOf(d.Use, p.flow.Dst.Addr().Is4())
+	if f.routes && len(from) > 0 {
+		from = from[:1] // of a pool the first member
+	}
 	// An interface has whatever address is there now: that is for the kernel to say.
-	if d.Err != nil && !(d.Use.Source != nil && d.Use.Source.Interface != "") {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		if peer, arrived := f.seen[p.number]; arrived || p.err == nil || p.flow.Network == "udp" && !errors.Is(p.err, unix.EPERM) {
-			t.Errorf("%v from port %d: came from %v, %v, though %v", p.flow.Dst, p.flow.LocalPort, peer, p.err, d.Err)
-		}
+	denied := d.Err != nil && !(d.Use.Source != nil && d.Use.Source.Interface != "")
+	if f.routes && len(from) > 0 && from[0] == nstest.RoutedPrefix() {
+		denied = true // no route can have such a source
+	}
+	if denied {
+		f.judgeDenied(t, p)
 		return
 	}
 	peer := f.wait(p.number)
-	if p.err != nil || !slices.ContainsFunc(sourcesOf(d.Use, p.flow.Dst.Addr().Is4()), func(q netip.Prefix) bool { return q.Contains(peer.Addr()) }) {
+	if p.err != nil || !slices.ContainsFunc(from, func(q netip.Prefix) bool { return q.Contains(peer.Addr()) }) {
 		t.Errorf("%s %v from port %d: came from %v, %v; %s uses %v", p.flow.Network, p.flow.Dst, p.flow.LocalPort, peer, p.err, d.Rule, d.Use)
 	}
-	if d.Port != 0 && peer.Port() != d.Port || !d.Ports.IsZero() && !d.Ports.Contains(peer.Port()) {
+	if !f.routes && (d.Port != 0 && peer.Port() != d.Port || !d.Ports.IsZero() && !d.Ports.Contains(peer.Port())) {
 		t.Errorf("%v: came from port %d, want %d, %v", p.flow.Dst, peer.Port(), d.Port, d.Ports)
 	}
 }
 
-// wait returns where a probe came from, or the zero AddrPort after ten seconds.
+// judgeDenied: nothing came, and the program was told why.
+func (f *farEnd) judgeDenied(t *testing.T, p *probe) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	want := unix.EPERM
+	if f.routes {
+		want = unix.EACCES
+	}
+	peer, arrived := f.seen[p.number]
+	told := errors.Is(p.err, want) || p.flow.Network == "tcp" && !f.routes && p.err != nil // a SYN is dropped silently
+	if arrived || !told {
+		t.Errorf("%s %v from port %d: came from %v, %v, though denied", p.flow.Network, p.flow.Dst, p.flow.LocalPort, peer, p.err)
+	}
+}
+
+// wait returns where a probe came from, or the zero AddrPort when it was not seen in time.
 func (f *farEnd) wait(number uint32) netip.AddrPort {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(10 * time.Second); ; <-tick.C {
+	for ; ; <-tick.C {
 		f.mu.Lock()
 		peer, ok := f.seen[number]
 		f.mu.Unlock()
-		if ok || time.Now().After(deadline) {
+		if ok || time.Now().After(f.deadline) {
 			return peer
 		}
 	}

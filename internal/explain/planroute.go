@@ -1,0 +1,355 @@
+package explain
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/srcproxy/srcproxy/dialer"
+	"github.com/srcproxy/srcproxy/internal/config"
+	"github.com/srcproxy/srcproxy/internal/host"
+)
+
+// PlanIPRoute returns the rules as commands of ip(8) for the host that h and p describe:
+// a routing table for each, whose routes have the source as their src, and rules of
+// ip-rule(8) that lead there in the order of the rules.
+func PlanIPRoute(cfg *config.Config, h *host.Snapshot, p *host.Policy) *Plan {
+	r := newRoutePlan(cfg, h, p)
+	var text, undo strings.Builder
+	for _, g := range r.groups {
+		text.WriteString("\n" + g.rule.title() + "\n")
+		for _, route := range g.routes {
+			text.WriteString(route.command() + "\n")
+		}
+		for _, rule := range g.rules {
+			text.WriteString(rule.command("add") + "\n")
+			undo.WriteString("#   " + rule.command("del") + "\n")
+		}
+		for _, is4 := range []bool{true, false} {
+			if slices.ContainsFunc(g.routes, func(x ipRoute) bool { return x.is4() == is4 }) {
+				fmt.Fprintf(&undo, "#   %sroute flush table %v\n", ip(is4), g.table)
+			}
+		}
+	}
+	return &Plan{
+		Kind: "iproute",
+		Text: r.header("iproute", iprouteHow) + text.String() + "\n# To undo it:\n" + undo.String(),
+		Gaps: r.found(),
+	}
+}
+
+const iprouteHow = `Run it as a shell script. The first rule that matches decides, for sockets that no
+program has bound. The routes are those of this host now: make the plan again when they
+change. Linux 4.17 or newer for rules with a protocol or ports.
+`
+
+// routePlan is what both plans that route consist of.
+type routePlan struct {
+	*planner
+	host   *host.Snapshot
+	policy *host.Policy
+	groups []routeGroup
+}
+
+// routeGroup is what one rule becomes.
+type routeGroup struct {
+	rule   *kernelRule
+	table  host.Table
+	rules  []ipRule
+	routes []ipRoute
+}
+
+// ipRule is a rule of ip-rule(8).
+type ipRule struct {
+	v4           bool
+	priority     int
+	to           netip.Prefix // not valid: any
+	protocol     string
+	sport, dport dialer.PortRange
+	table        host.Table
+}
+
+// ipRoute is a route of a table. Its Type is unicast or prohibit.
+type ipRoute struct {
+	host.TableRoute
+	onLink bool // the gateway is in no subnet of the link
+}
+
+func (r *ipRoute) is4() bool { return r.Dst.Addr().Is4() }
+
+func newRoutePlan(cfg *config.Config, h *host.Snapshot, p *host.Policy) *routePlan {
+	r := &routePlan{planner: newPlanner(cfg), host: h, policy: p}
+	base := r.base()
+	for i := range r.rules {
+		k := &r.rules[i]
+		if k.number == 0 && k.kernel() {
+			continue // what happens anyway
+		}
+		r.groups = append(r.groups, r.group(k, base+1+i))
+	}
+	if slices.ContainsFunc(r.groups, func(g routeGroup) bool { return g.rule.any }) {
+		neighbours := routeGroup{rule: &kernelRule{name: "neighbours on a link", number: -1}}
+		neighbours.rules = []ipRule{{priority: base, to: linkLocal, table: host.TableMain}}
+		r.groups = slices.Insert(r.groups, 0, neighbours)
+	}
+	return r
+}
+
+// linkLocal is where only addresses of the link itself are right (RFC 4291).
+var linkLocal = netip.MustParsePrefix("fe80::/10")
+
+// base returns the number of the first table and rule: from there on as many are free as
+// are needed.
+func (r *routePlan) base() int {
+	const first, step, last = 5000, 5000, 30000 // below "main", 32766
+	for base := first; base < last; base += step {
+		used := func(n int) bool { return n >= base && n <= base+len(r.rules) }
+		if !slices.ContainsFunc(r.policy.Rules, func(x host.PolicyRule) bool { return used(int(x.Priority)) || used(int(x.Table)) }) &&
+			!slices.ContainsFunc(r.policy.Routes, func(x host.TableRoute) bool { return used(int(x.Table)) }) {
+			return base
+		}
+	}
+	return first
+}
+
+// kernel reports whether the routing table chooses for all that k matches.
+func (k *kernelRule) kernel() bool {
+	return !slices.ContainsFunc(k.dests, func(d dest) bool { return !d.to.use.Kernel })
+}
+
+func (r *routePlan) group(k *kernelRule, number int) routeGroup {
+	g := routeGroup{rule: k, table: host.Table(number)}
+	if k.kernel() {
+		g.table = host.TableMain
+		for _, d := range k.dests {
+			to := d.prefix
+			if k.any {
+				to = netip.Prefix{}
+			}
+			g.rules = append(g.rules, k.selectors(d.prefix.Addr().Is4(), to, g.table, number)...)
+		}
+		return g
+	}
+	for _, is4 := range []bool{true, false} {
+		if !slices.ContainsFunc(k.dests, func(d dest) bool { return d.prefix.Addr().Is4() == is4 }) {
+			continue
+		}
+		g.rules = append(g.rules, k.selectors(is4, netip.Prefix{}, g.table, number)...)
+		g.routes = append(g.routes, r.routes(k, is4, g.table)...)
+	}
+	return g
+}
+
+// selectors returns the rules that lead flows which k matches to a table.
+func (k *kernelRule) selectors(is4 bool, to netip.Prefix, table host.Table, priority int) []ipRule {
+	var out []ipRule
+	for _, sport := range orAny(k.localPorts) {
+		for _, dport := range orAny(k.ports) {
+			out = append(out, ipRule{is4, priority, to, k.protocol, sport, dport, table})
+		}
+	}
+	return out
+}
+
+// orAny returns the ports, or where there are none the one range that means any.
+func orAny(list []dialer.PortRange) []dialer.PortRange {
+	if list == nil {
+		return []dialer.PortRange{{}}
+	}
+	return mergePorts(list)
+}
+
+// routes returns the routes of one family that have the sources of k.
+func (r *routePlan) routes(k *kernelRule, is4 bool, table host.Table) []ipRoute {
+	var out []ipRoute
+	for _, d := range k.dests {
+		if d.prefix.Addr().Is4() == is4 {
+			out = append(out, r.route(k, d, table))
+		}
+	}
+	// What leads elsewhere inside a destination does so in the new table, too.
+	for _, m := range r.policy.Routes {
+		if m.Table != host.TableMain || m.Dst.Addr().Is4() != is4 || covers(linkLocal, m.Dst) {
+			continue
+		}
+		d, inside := longest(k.dests, m.Dst)
+		if !inside || d.prefix == m.Dst || slices.ContainsFunc(out, func(x ipRoute) bool { return x.Dst == m.Dst }) {
+			continue
+		}
+		out = append(out, r.withSource(k, m, d, table))
+	}
+	slices.SortStableFunc(out, func(a, b ipRoute) int { return comparePrefixes(a.Dst, b.Dst) })
+	return out
+}
+
+// route returns the route to the whole of a destination: that of "main" around it, or
+// where this leads by another link than that of the source the default route there.
+func (r *routePlan) route(k *kernelRule, d dest, table host.Table) ipRoute {
+	way := host.TableRoute{Type: host.RouteUnreachable}
+	for _, m := range r.policy.Routes {
+		better := m.Dst.Bits() > way.Dst.Bits() || m.Dst.Bits() == way.Dst.Bits() && m.Metric < way.Metric
+		if m.Table == host.TableMain && covers(m.Dst, d.prefix) && better {
+			way = m
+		}
+	}
+	src := r.source(k, d)
+	if owner, ok := r.host.OwnerLink(src); ok && owner.Carries() && owner.Name != way.Link {
+		c := egressCure{host: r.host, policy: r.policy, query: host.RouteQuery{Src: src}, owner: owner}
+		if by := c.defaultRoute(); by.Dst.IsValid() {
+			way = by
+		} else {
+			r.gap(k, true, "%v is on %s, and no default route leads by that link; the packets leave by another", src, owner.Name)
+		}
+	}
+	way.Dst = d.prefix
+	return r.withSource(k, way, d, table)
+}
+
+// withSource returns the route m of table, with the source that d has.
+func (r *routePlan) withSource(k *kernelRule, m host.TableRoute, d dest, table host.Table) ipRoute {
+	m.Table, m.Metric = table, 0
+	src := r.source(k, d)
+	switch {
+	case d.to.use.Kernel:
+	case src.IsValid():
+		m.Src = src
+	default:
+		m.Type = host.RouteProhibit
+	}
+	if m.Hops > 1 {
+		r.gap(k, true, "of the %d next hops of %v the plan takes the first", m.Hops, m.Dst)
+	}
+	if m.Type != host.RouteUnicast {
+		m.Link, m.Gateway, m.Src = "", netip.Addr{}, netip.Addr{}
+	}
+	return ipRoute{TableRoute: m, onLink: m.Gateway.IsValid() && !onLink(r.host, m.Link, m.Gateway)}
+}
+
+// source returns the address for a destination; it is not valid where flows are refused.
+func (r *routePlan) source(k *kernelRule, d dest) netip.Addr {
+	is4 := d.prefix.Addr().Is4()
+	u := d.to.use
+	in := func(format string, args ...any) {
+		r.gap(k, true, "%s: %s", u, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case u.Same:
+		r.gap(k, false, "same is the address that a client connected to; there is none, and such flows are refused")
+	case u.Pool != nil:
+		in("routes know no pools: always its first member of the family")
+		for _, m := range u.Pool.Of {
+			if a := r.addressOf(m.Source, is4, in); a.IsValid() {
+				return a
+			}
+		}
+	case u.Source != nil:
+		if d.to.port != 0 {
+			in("the local port is the program's own, not %d", d.to.port)
+		}
+		return r.addressOf(u.Source, is4, in)
+	}
+	return netip.Addr{}
+}
+
+// addressOf returns the address of the family that routes can have, and says what they
+// cannot. The kernel takes no src that is not here.
+func (r *routePlan) addressOf(s *dialer.Source, is4 bool, in func(string, ...any)) netip.Addr {
+	if !s.Ports.IsZero() {
+		in("the local ports are the kernel's own, not %v", s.Ports)
+	}
+	a := sourceOf(s, is4)
+	switch {
+	case s.Interface != "":
+		a = r.host.LinkAddr(s.Interface, is4)
+		in("always the address that %s has now, %v", s.Interface, a)
+	case !a.IsValid():
+	case s.Prefix.IsValid() || s.First.IsValid():
+		if a = r.firstHere(s, is4); a.IsValid() {
+			in("always %v", a)
+		} else {
+			in("none of its addresses is on an interface, so its flows are refused")
+		}
+	case !r.canBeSrc(a):
+		in("%v is not on an interface, so its flows are refused", a)
+		return netip.Addr{}
+	}
+	return a
+}
+
+// firstHere returns the first address out of a prefix or range that can be the src of
+// a route.
+func (r *routePlan) firstHere(s *dialer.Source, is4 bool) netip.Addr {
+	var best netip.Addr
+	for _, x := range r.host.Addresses() {
+		inRange := s.First.IsValid() && s.First.Compare(x.Addr) <= 0 && x.Addr.Compare(s.Last) <= 0
+		if x.Addr.Is4() == is4 && (inRange || s.Prefix.Contains(x.Addr)) && r.canBeSrc(x.Addr) && (!best.IsValid() || x.Addr.Less(best)) {
+			best = x.Addr
+		}
+	}
+	return best
+}
+
+// canBeSrc reports whether the kernel takes a as the src of a route: an IPv6 address has
+// to be on an interface, an IPv4 one just local (ipv6_chk_addr, fib_valid_prefsrc).
+func (r *routePlan) canBeSrc(a netip.Addr) bool {
+	if !r.host.Local(a) {
+		return false
+	}
+	return a.Is4() || slices.ContainsFunc(r.host.Addresses(), func(x host.Address) bool { return x.Addr == a })
+}
+
+// onLink reports whether a gateway is in a subnet of a link.
+func onLink(h *host.Snapshot, link string, gw netip.Addr) bool {
+	return gw.IsLinkLocalUnicast() || slices.ContainsFunc(h.Addresses(), func(a host.Address) bool {
+		return a.Link == link && a.Prefix.Contains(gw)
+	})
+}
+
+// command returns the route as a command.
+func (r *ipRoute) command() string {
+	b := ip(r.is4()) + "route replace "
+	if r.Type != host.RouteUnicast {
+		b += r.Type.String() + " "
+	}
+	if r.Dst.Bits() == 0 {
+		b += "default"
+	} else {
+		b += r.Dst.String()
+	}
+	if r.Gateway.IsValid() {
+		b += " via "
+		if r.is4() && r.Gateway.Is6() {
+			b += "inet6 "
+		}
+		b += r.Gateway.String()
+	}
+	if r.Link != "" {
+		b += " dev " + r.Link
+	}
+	if r.onLink {
+		b += " onlink"
+	}
+	if r.Src.IsValid() {
+		b += " src " + r.Src.String()
+	}
+	return fmt.Sprintf("%s table %v", b, r.Table)
+}
+
+// command returns the rule as a command that adds or deletes it.
+func (r *ipRule) command(verb string) string {
+	b := fmt.Sprintf("%srule %s priority %d", ip(r.v4), verb, r.priority)
+	if r.to.IsValid() {
+		b += " to " + r.to.String()
+	}
+	if r.protocol != "" {
+		b += " ipproto " + r.protocol
+	}
+	if !r.sport.IsZero() {
+		b += " sport " + r.sport.String()
+	}
+	if !r.dport.IsZero() {
+		b += " dport " + r.dport.String()
+	}
+	return b + " lookup " + r.table.String()
+}
