@@ -49,7 +49,7 @@ type Resolver struct {
 
 	mu       sync.Mutex
 	conf     *host.ResolvConf // that upstream was made of
-	upstream *upstream
+	upstream *upstream        // stays as it is where dns names the servers
 }
 
 var _ dialer.Resolver = (*Resolver)(nil)
@@ -82,6 +82,9 @@ func orElse[T comparable](v, otherwise T) T {
 
 // servers returns whom to ask now.
 func (r *Resolver) servers() *upstream {
+	if len(r.dns.Servers) > 0 {
+		return r.upstream
+	}
 	conf := r.resolv.get()
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -1,6 +1,7 @@
 package egress_test
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -158,5 +159,21 @@ func TestResolverSystem(t *testing.T) {
 	replace(t, path, "nameserver 192.0.2.55\n")
 	if got, want := wantFailure(t, r, "a.example").Server, "192.0.2.55:53"; got != want {
 		t.Errorf("asked %s, want %s", got, want)
+	}
+}
+
+// BenchmarkResolver looks a name up that is remembered, and one that is asked about each
+// time.
+func BenchmarkResolver(b *testing.B) {
+	s := serveNames(b, zone(60, map[string][]string{"a.example": {"203.0.113.9", "2001:db8:2::9"}}))
+	for _, size := range []int{0, 10} {
+		b.Run(fmt.Sprintf("cache=%d", size), func(b *testing.B) {
+			r := newResolver(b, egress.DNS{Cache: size}, s)
+			for b.Loop() {
+				if addrs, err := r.LookupNetIP(b.Context(), "ip", "a.example"); err != nil || len(addrs) != 2 {
+					b.Fatal(addrs, err)
+				}
+			}
+		})
 	}
 }

@@ -41,7 +41,7 @@ type nameServer struct {
 }
 
 // serveNames starts one that answers with what answer returns.
-func serveNames(t *testing.T, answer func(q *asked) *dnsmessage.Message) *nameServer {
+func serveNames(t testing.TB, answer func(q *asked) *dnsmessage.Message) *nameServer {
 	t.Helper()
 	s := &nameServer{answer: answer}
 	l, u := listenBoth(t)
@@ -58,7 +58,7 @@ func serveNames(t *testing.T, answer func(q *asked) *dnsmessage.Message) *nameSe
 }
 
 // listenBoth listens on one port by TCP and UDP.
-func listenBoth(t *testing.T) (net.Listener, net.PacketConn) {
+func listenBoth(t testing.TB) (net.Listener, net.PacketConn) {
 	t.Helper()
 	for {
 		l, err := net.Listen("tcp", "127.0.0.53:0")
@@ -205,7 +205,7 @@ func zone(ttl uint32, names map[string][]string) func(*asked) *dnsmessage.Messag
 }
 
 // newResolver returns one that asks the servers, with empty system files.
-func newResolver(t *testing.T, dns egress.DNS, servers ...*nameServer) *egress.Resolver {
+func newResolver(t testing.TB, dns egress.DNS, servers ...*nameServer) *egress.Resolver {
 	t.Helper()
 	for _, s := range servers {
 		dns.Servers = append(dns.Servers, s.addr)
@@ -220,7 +220,7 @@ func newResolver(t *testing.T, dns egress.DNS, servers ...*nameServer) *egress.R
 }
 
 // writeFile returns the path of a new file.
-func writeFile(t *testing.T, name, text string) string {
+func writeFile(t testing.TB, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
