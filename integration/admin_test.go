@@ -147,6 +147,9 @@ func TestAdmin(t *testing.T) {
 	if s := sourceNamed(t, r, "away"); s.Connections != 0 || s.Total.Failed != 1 || s.FailedPerMinute != 1 || s.Addresses[0].State == "up" {
 		t.Errorf("source away: %+v", s)
 	}
+	if s := sourceNamed(t, r, "wan"); len(s.Addresses) != 2 || s.Addresses[0].Egress != "wan0 via 198.51.100.254" || s.Addresses[1].Egress != "wan0 via 2001:db8:1::254" {
+		t.Errorf("source wan: %+v", s)
+	}
 	got, code := r.admin("sources")
 	if code != 1 || !strings.Contains(got.Stdout, "# Health: pool safe uses wan\n") || !strings.Contains(got.Stdout, "# Health: away is waiting since ") {
 		t.Errorf("sources ends with %d: %v", code, got)

@@ -25,6 +25,10 @@ type Service interface {
 	// Sources returns the state of each source.
 	Sources() []egress.Status
 
+	// Way returns how packets from a source leave this host for the rest of the world:
+	// "eth0 via 198.51.100.1". It is empty when they do not.
+	Way(*egress.Status) string
+
 	// Ports returns how the sources of live flows use their local ports.
 	Ports() []egress.PortUse
 

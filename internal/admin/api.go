@@ -100,6 +100,7 @@ type Address struct {
 	State   string    `json:"state"`
 	Reason  string    `json:"reason,omitempty"` // why it is not up
 	Since   time.Time `json:"since"`            // when it came to that state
+	Egress  string    `json:"egress,omitempty"` // "eth0 via 198.51.100.1", while it is up
 }
 
 // Total is what was counted since the program started.

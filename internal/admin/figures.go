@@ -33,7 +33,7 @@ func (s *Status) count(live []*flows.Flow, sources []egress.Status) {
 	s.Health = s.health(sources)
 }
 
-func newSources(states []egress.Status, stats []flows.SourceStats, ports []egress.PortUse, pools []Pool) Sources {
+func newSources(states []egress.Status, way func(*egress.Status) string, stats []flows.SourceStats, ports []egress.PortUse, pools []Pool) Sources {
 	byName := make(map[string]*flows.SourceStats, len(stats))
 	for i := range stats {
 		byName[stats[i].Name] = &stats[i]
@@ -48,6 +48,9 @@ func newSources(states []egress.Status, stats []flows.SourceStats, ports []egres
 			n++
 		}
 		a := Address{Address: st.Addr, State: st.State.String(), Reason: st.Reason, Since: st.Since}
+		if st.State == egress.Up {
+			a.Egress = way(st)
+		}
 		s.Sources[n-1].Addresses = append(s.Sources[n-1].Addresses, a)
 	}
 	for i := range stats {

@@ -46,6 +46,13 @@ func (f *fake) Status() Status {
 	}
 }
 
+func (f *fake) Way(st *egress.Status) string {
+	if st.Name == "wan1" {
+		return "eth0 via 198.51.100.1"
+	}
+	return ""
+}
+
 func (f *fake) Ports() []egress.PortUse { return nil }
 
 func (f *fake) Sources() []egress.Status {

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -93,7 +94,7 @@ func (s *Sources) Text(style explain.Style) string {
 		{"OUT", true},
 		{"FAILED/min", true},
 		{"PORTS", true},
-		{title: "REASON"},
+		{title: "EGRESS"},
 	}
 	var b strings.Builder
 	if len(rows) == 0 {
@@ -121,7 +122,7 @@ func (s *Source) rows() [][]cell {
 	name := s.Name
 	for _, a := range addresses {
 		row := append([]cell{plain(name), plain(a.Address), state(a.State, a.Since)}, figures...)
-		rows = append(rows, append(row, plain(firstLine(a.Reason))))
+		rows = append(rows, append(row, plain(cmp.Or(firstLine(a.Reason), a.Egress))))
 		name, figures = "", make([]cell, len(figures))
 	}
 	return rows
