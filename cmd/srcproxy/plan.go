@@ -25,22 +25,21 @@ listeners, and of pools all but round-robin and random, which only nft knows.`,
 		Example: "  srcproxy plan --nft -c config.toml > srcproxy.nft",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			switch {
-			case nft:
+			switch [3]bool{nft, iproute, networkd} {
+			case [3]bool{true, false, false}:
 				return a.plan(explain.PlanNFT)
-			case iproute:
+			case [3]bool{false, true, false}:
 				return a.routePlan(explain.PlanIPRoute)
-			case networkd:
+			case [3]bool{false, false, true}:
 				return a.routePlan(explain.PlanNetworkd)
 			}
-			return usagef("which plan? There are --nft, --iproute and --networkd")
+			return usagef("which plan? One of --nft, --iproute and --networkd")
 		},
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&nft, "nft", false, "a file for nft -f: source NAT")
 	flags.BoolVar(&iproute, "iproute", false, "commands of ip: routing tables and rules")
 	flags.BoolVar(&networkd, "networkd", false, "sections for systemd-networkd: routing tables and rules")
-	cmd.MarkFlagsMutuallyExclusive("nft", "iproute", "networkd")
 	return cmd
 }
 

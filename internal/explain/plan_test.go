@@ -198,7 +198,7 @@ func routePlan(t *testing.T, n *nstest.Namespace, cfg *config.Config, of func(*c
 	t.Helper()
 	var p *explain.Plan
 	if err := n.Do(func() error {
-		h, err := host.Read()
+		h, err := settled()
 		if err != nil {
 			return err
 		}

@@ -2,11 +2,14 @@ package explain_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/explain"
@@ -92,6 +95,23 @@ to  = "203.0.113.8"
 use = "lost"
 `
 
+// settled reads the host when all its addresses are local: the kernel adds the route of
+// an IPv6 address a moment after the address, also without duplicate address detection.
+func settled() (*host.Snapshot, error) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); ; <-tick.C {
+		h, err := host.Read()
+		missing := func(a host.Address) bool { return !h.Local(a.Addr) }
+		if err != nil || !slices.ContainsFunc(h.Addresses(), missing) {
+			return h, err
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("not all of %v are local after 10 s", h.Addresses())
+		}
+	}
+}
+
 // here explains what the configuration does in a namespace that the script has set up.
 func here(t *testing.T, setUp string, f dialer.Flow, dial bool) *explain.Answer {
 	t.Helper()
@@ -113,7 +133,7 @@ func here(t *testing.T, setUp string, f dialer.Flow, dial bool) *explain.Answer 
 	}
 	var a *explain.Answer
 	if err := n.Do(func() (err error) {
-		if e.Host, err = host.Read(); err != nil {
+		if e.Host, err = settled(); err != nil {
 			return err
 		}
 		a = e.Explain(t.Context(), explain.Question{Flow: f, Dial: dial})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +26,24 @@ func commands(script string) error {
 			return fmt.Errorf("%s: %w: %s", strings.TrimSpace(line), err, out)
 		}
 	}
-	return nil
+	return settle()
+}
+
+// settle waits until all usable addresses are local: the kernel adds the route of an IPv6
+// address a moment after the address, also without duplicate address detection.
+func settle() error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); ; <-tick.C {
+		s, err := Read()
+		missing := func(a Address) bool { return a.Flags.Usable() && !s.Local(a.Addr) }
+		if err != nil || !slices.ContainsFunc(s.Addresses(), missing) {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("not all of %v are local after 10 s", s.Addresses())
+		}
+	}
 }
 
 // twoProviders has a link and an address at each of two providers, and all kinds of
