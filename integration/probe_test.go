@@ -43,7 +43,7 @@ func probeConfig(kinds []probeKind) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "default = \"deny\"\n[sources]\nwan = [%q, %q]\n", wan4, wan6)
 	for _, k := range kinds {
-		fmt.Fprintf(&b, "%s = { ip = [%q, %q], probe = { %s = [%q, %q], every = \"1s\", timeout = \"700ms\", rise = 2, fall = 2 } }\n",
+		fmt.Fprintf(&b, "%s = { ip = [%q, %q], probe = { %s = [%q, %q], every = \"1s\", timeout = \"1s\", rise = 2, fall = 3 } }\n",
 			k.name, k.addr4, k.addr6, k.name, k.four, k.six)
 	}
 	b.WriteString("[pools]\n")

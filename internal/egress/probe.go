@@ -25,7 +25,7 @@ type Probe struct {
 	// is not probed; one with a name instead of an address is of both.
 	Targets []string
 
-	Every   time.Duration // from one test to the next, give or take a tenth
+	Every   time.Duration // from the begin of one test to that of the next, give or take a tenth
 	Timeout time.Duration // of one test
 	Rise    int           // tests that have to succeed in a row until a source is up again
 	Fall    int           // tests that have to fail in a row until it is down
@@ -209,12 +209,13 @@ func (b *prober) run(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
+		began := time.Now()
 		b.once(ctx)
 		every := b.probe.Every
 		if !b.known {
 			every = min(every, time.Second)
 		}
-		timer.Reset(every - every/10 + rand.N(every/5))
+		timer.Reset(time.Until(began.Add(every - every/10 + rand.N(every/5))))
 	}
 }
 
