@@ -76,7 +76,15 @@ func (c *choice) same(d *Decision, asked netip.Addr) error {
 	case asked.Is4() != c.is4:
 		return fmt.Errorf("%w: same: the client connected to %v, and the destination is %s", ErrNoSource, asked, familyName(c.is4))
 	}
-	return c.bind(d, sameSource, asked)
+	// Down is asked about sameSource in either case: a source that binds what is not here
+	// on purpose is never down.
+	if err := c.bind(d, sameSource, asked); err != nil {
+		return err
+	}
+	if s, ok := c.state.(RouteState); ok && !c.is4 && s.ByRoute(asked) {
+		d.Source = sameByRoute
+	}
+	return nil
 }
 
 // fill sets the source and address of d, or says why s cannot serve. A Source that

@@ -275,6 +275,16 @@ type State interface {
 	Flows(s *Source) int
 }
 
+// RouteState is a State that knows which addresses are local by a route alone. Use.Same
+// takes such an address in IPv6 only where there is one, since to bind it the kernel has
+// to be told not to look whether it is there.
+type RouteState interface {
+	State
+
+	// ByRoute reports whether a is local only as part of a prefix, on no interface.
+	ByRoute(a netip.Addr) bool
+}
+
 // Limiter bounds the flows of each source. Its methods must be safe for concurrent
 // use, and their errors match ErrLimit.
 type Limiter interface {

@@ -63,6 +63,36 @@ func TestSameDown(t *testing.T) {
 	}
 }
 
+// TestSameByRoute binds an IPv6 address that is on no interface only where it is local all
+// the same.
+func TestSameByRoute(t *testing.T) {
+	d := &dialer.Dialer{Table: newTable(t, dialer.Use{Same: true}), State: routed{gone{netip.MustParseAddr("2001:db8::9")}}}
+	for _, tt := range []struct {
+		asked, dst string
+		free       bool
+	}{
+		{"2001:db8::7", "[2001:db8:2::1]:80", true},
+		{"2001:db8:1::7", "[2001:db8:2::1]:80", false},
+		{"198.51.100.7", "192.0.2.1:80", false},
+	} {
+		if dec := d.Decide(asking(tt.asked, tt.dst)); dec.Err != nil || dec.Source.FreeBind != tt.free || dec.Source.Name != "same" {
+			t.Errorf("%s: %v, %+v, want free bind %v", tt.asked, dec.Err, dec.Source, tt.free)
+		}
+	}
+	wantErr(t, d.Decide(asking("2001:db8::9", "[2001:db8:2::1]:80")).Err, dialer.ErrSourceDown)
+	f := asking("2001:db8::7", "[2001:db8:2::1]:80")
+	if n := testing.AllocsPerRun(100, func() { d.Decide(f) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// routed is a State that has a prefix by a route alone.
+type routed struct{ gone }
+
+func (routed) ByRoute(a netip.Addr) bool {
+	return a.Is4() || netip.MustParsePrefix("2001:db8::/48").Contains(a)
+}
+
 // gone is a State in which one address is down.
 type gone struct{ addr netip.Addr }
 

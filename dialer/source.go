@@ -97,6 +97,9 @@ func (s *Source) Hash() uint64 {
 // its own.
 var sameSource = &Source{Name: "same"}
 
+// sameByRoute is sameSource for an IPv6 address that is on no interface.
+var sameByRoute = &Source{Name: "same", FreeBind: true}
+
 // needsSocket reports whether flows from s need a socket of their own: its options
 // would count for all datagrams of a shared one.
 func (s *Source) needsSocket() bool { return s.freeBind() || s.Device != "" || s.Mark != 0 }

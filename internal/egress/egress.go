@@ -19,6 +19,8 @@ var ErrAbsent = errors.New("is not on this host")
 type Host interface {
 	// Local reports whether packets to a are delivered on this host.
 	Local(a netip.Addr) bool
+	// ByRoute reports whether a is local only as part of a prefix.
+	ByRoute(a netip.Addr) bool
 	// LinkAddr returns the address of a link that a source follows, or the zero Addr.
 	LinkAddr(link string, is4 bool) netip.Addr
 }
@@ -36,7 +38,7 @@ type State struct {
 	Live func(source string) int
 }
 
-var _ dialer.State = (*State)(nil)
+var _ dialer.RouteState = (*State)(nil)
 
 // Down returns ErrAbsent, with the cure, when a is not on this host, or else why
 // Sources keeps src from being used. A source that binds foreign addresses on purpose
@@ -67,6 +69,9 @@ func addLocalRoute(p netip.Prefix) string {
 	}
 	return fmt.Sprintf("ip %sroute add local %v dev lo", family, p.Masked())
 }
+
+// ByRoute implements dialer.RouteState.
+func (s *State) ByRoute(a netip.Addr) bool { return s.Host.ByRoute(a) }
 
 // LinkAddr implements dialer.State.
 func (s *State) LinkAddr(link string, is4 bool) netip.Addr { return s.Host.LinkAddr(link, is4) }

@@ -16,6 +16,8 @@ func (h hostOf) Local(a netip.Addr) bool {
 	return slices.Contains(h, a)
 }
 
+func (hostOf) ByRoute(netip.Addr) bool { return false }
+
 func (hostOf) LinkAddr(string, bool) netip.Addr { return netip.Addr{} }
 
 func TestDown(t *testing.T) {

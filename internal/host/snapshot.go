@@ -57,6 +57,14 @@ func (s *Snapshot) Local(a netip.Addr) bool {
 	return s.local.contains(a.Unmap().WithZone(""))
 }
 
+// ByRoute reports whether a is local only as part of a prefix (ip route add local P dev
+// lo). To bind such an address takes IPV6_FREEBIND in IPv6, and nothing in IPv4.
+func (s *Snapshot) ByRoute(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	_, single := s.local.single[a]
+	return !single && s.local.contains(a)
+}
+
 // Covers reports whether one local route contains all of p.
 func (s *Snapshot) Covers(p netip.Prefix) bool { return s.local.covers(p.Masked()) }
 

@@ -59,6 +59,9 @@ func (h *Host) Now() *Snapshot { return h.now.Load() }
 // Local is Now().Local.
 func (h *Host) Local(a netip.Addr) bool { return h.now.Load().Local(a) }
 
+// ByRoute is Snapshot.ByRoute of Now.
+func (h *Host) ByRoute(a netip.Addr) bool { return h.now.Load().ByRoute(a) }
+
 // LinkAddr is Now().LinkAddr.
 func (h *Host) LinkAddr(link string, is4 bool) netip.Addr { return h.now.Load().LinkAddr(link, is4) }
 
