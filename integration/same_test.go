@@ -77,7 +77,7 @@ func greeting(t *testing.T, c net.Conn) string {
 }
 
 // TestSame leaves by the address that the client connected to: by TCP and UDP, by proxies
-// and forwards.
+// and forwards, on addresses of interfaces and on those of a prefix that is routed here.
 func TestSame(t *testing.T) {
 	r := newRig(t)
 	r.Server.GreetTCP(t, "[::]:80")
@@ -87,7 +87,8 @@ func TestSame(t *testing.T) {
 	r.serve(sameConfig)
 	a := asks{r, r.Server}
 	for i := 10; i <= 13; i++ {
-		for _, asked := range []netip.Addr{nstest.ProxyV4(i), nstest.ProxyV6(i)} {
+		routed := netip.MustParseAddr(fmt.Sprintf("2001:db8:64::%d", i)) // on no interface
+		for _, asked := range []netip.Addr{nstest.ProxyV4(i), nstest.ProxyV6(i), routed} {
 			leaks.Allow(asked)
 			t.Run(asked.String(), func(t *testing.T) { a.sameAt(t, asked) })
 		}
@@ -210,6 +211,23 @@ func TestSameRefused(t *testing.T) {
 		}
 	}
 
+	a.gone(t, dst)
+}
+
+// gone has the address of a client's connection go away, one of an interface and one of a
+// prefix.
+func (a asks) gone(t *testing.T, dst netip.AddrPort) {
+	t.Helper()
+	nstest.Need(t, "ip")
+	r := a.rig
+	routed, dst6 := netip.MustParseAddr("2001:db8:64::13"), at(nstest.ServerV6(1), 80)
+	c6, err := a.connect(t, at(routed, 1080), dst6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tryEcho(c6, "x"); err != nil {
+		t.Fatal(err)
+	}
 	c, err := a.connect(t, at(nstest.ProxyV4(13), 1080), dst)
 	if err != nil {
 		t.Fatal(err)
@@ -218,8 +236,13 @@ func TestSameRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Proxy.DelAddr(t, "wan0", netip.PrefixFrom(nstest.ProxyV4(13), 24))
-	lines := r.log.wait(t, 3, "flow")
-	if got := fmt.Sprint(lines[2]); !strings.Contains(got, "source address went away") || lines[2].text("source") != "same" {
-		t.Errorf("the flow ended with %s", got)
+	r.log.wait(t, 3, "flow")
+	if res := r.run("ip", "-6", "route", "del", "local", "2001:db8:64::/64", "dev", "lo"); res.Err != nil {
+		t.Fatal(res)
+	}
+	for _, l := range r.log.wait(t, 4, "flow")[2:] {
+		if !strings.Contains(l.text("err"), "source address went away") || l.text("source") != "same" {
+			t.Errorf("a flow whose address has gone ended with %v", l)
+		}
 	}
 }

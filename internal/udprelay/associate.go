@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/flows"
 	"github.com/srcproxy/srcproxy/internal/socks"
@@ -152,13 +154,24 @@ func (a *Association) open(ctx context.Context) error {
 	return nil
 }
 
-// listen opens the relay socket, on one of the ports that it may have.
+// listen opens the relay socket. An IPv6 address to which the client has connected may
+// be local by a route alone: it is bound only when the kernel is told not to look for it.
 func (a *Association) listen(ctx context.Context) (*pktinfo.Conn, error) {
+	c, err := a.listenOn(ctx, false)
+	if errors.Is(err, unix.EADDRNOTAVAIL) && a.settings.Local.Is6() {
+		return a.listenOn(ctx, true)
+	}
+	return c, err
+}
+
+// listenOn opens the relay socket on one of the ports that it may have.
+func (a *Association) listenOn(ctx context.Context, freeBind bool) (*pktinfo.Conn, error) {
 	lc := pktinfo.ListenConfig{
 		ReadBuffer:  ownerBuffer,
 		WriteBuffer: ownerBuffer,
 		MTUDiscover: pktinfo.MTUDiscoverDont,
 		GRO:         true,
+		FreeBind:    freeBind,
 	}
 	r := a.settings.Ports
 	if r.IsZero() {
