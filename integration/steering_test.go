@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -181,7 +182,7 @@ func TestSteeringWithoutRights(t *testing.T) {
 	if n, details := leaks.Leaks(t); n != 0 {
 		t.Errorf("%d packets left by the other way: %q", n, details)
 	}
-	args := append(r.wrap[1:], r.binary.Build(t), "check", "-c", r.path("config.toml"))
+	args := slices.Concat(r.wrap[1:], []string{r.binary.Build(t), "check", "-c", r.path("config.toml")})
 	if got := r.run(r.wrap[0], args...); !strings.Contains(got.Stdout+got.Stderr, `source "mark" has a mark, which needs CAP_NET_ADMIN or CAP_NET_RAW; this process has neither`) {
 		t.Errorf("check: %v", got)
 	}
