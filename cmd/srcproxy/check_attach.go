@@ -28,6 +28,7 @@ func attachFindings(cfg *config.Config) []explain.Finding {
 	}
 	for i := range cfg.Attach {
 		found = append(found, placeFindings(cfg, tree, &cfg.Attach[i])...)
+		found = append(found, patternFindings(cfg, &cfg.Attach[i])...)
 	}
 	return append(found, rightsFindings(cfg)...)
 }
@@ -61,6 +62,19 @@ func rightsFindings(cfg *config.Config) []explain.Finding {
 		}
 	}
 	return found
+}
+
+// patternFindings tells which names do not match for a although it resolves names.
+func patternFindings(cfg *config.Config, a *config.Attach) []explain.Finding {
+	patterns := cfg.Patterns()
+	if !a.Resolve || len(patterns) == 0 {
+		return nil
+	}
+	return []explain.Finding{{
+		Severity: explain.Note,
+		Position: cfg.Position("attach", a.Name()),
+		Text:     fmt.Sprintf("attach %s: a pattern has no addresses that could be asked for, so these do not match there: %s", a.Name(), strings.Join(patterns, ", ")),
+	}}
 }
 
 // placeFindings tells where the rules of a are to hold, and what a service lacks for it.

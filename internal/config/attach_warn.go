@@ -8,6 +8,20 @@ import (
 
 func byRules(a Attach) bool { return a.ByRules() }
 
+// Patterns returns the patterns of names that stand in rules, sorted: "*.a.example".
+func (c *Config) Patterns() []string {
+	var out []string
+	for i := range c.Rules {
+		for _, m := range slices.Concat(c.Rules[i].To, matches(c.Rules[i].Map)) {
+			if s := m.String(); isName(m) && (s[0] == '*' || s[0] == '.') {
+				out = append(out, s)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 // attachments warns of what the rules say and the kernel does not know: it sees
 // addresses and ports, and no names, clients, users or listeners.
 func (w *warner) attachments() {

@@ -47,7 +47,7 @@ func (s *server) apply(cfg *config.Config) error {
 	if err != nil {
 		return errors.Join(err, closeAll(tcp), closeAll(udp))
 	}
-	if err := s.attach(p.attach); err != nil {
+	if err := s.attach(cfg, p.names); err != nil {
 		s.closeSocket(socket)
 		return errors.Join(err, closeAll(tcp), closeAll(udp))
 	}

@@ -15,13 +15,16 @@ import (
 	"github.com/srcproxy/srcproxy/internal/host"
 )
 
-// Entries compiles the rules of cfg for each [[attach]]. The error tells what the kernel
-// plane cannot do.
-func Entries(cfg *config.Config) ([]attach.Entry, error) {
+// Entries compiles the rules of cfg for each [[attach]], with names that have no
+// addresses. The error tells what the kernel plane cannot do.
+func Entries(cfg *config.Config) ([]attach.Entry, error) { return entries(cfg, nil) }
+
+// entries is Entries, with the addresses of names where they are known. Known may be nil.
+func entries(cfg *config.Config, known *resolved) ([]attach.Entry, error) {
 	var out []attach.Entry
 	for i := range cfg.Attach {
 		a := &cfg.Attach[i]
-		rules, err := rulesFor(cfg, a)
+		rules, err := rulesFor(cfg, a, known)
 		if err != nil {
 			return nil, fmt.Errorf("attach %s: %w", a.Name(), err)
 		}
@@ -31,10 +34,13 @@ func Entries(cfg *config.Config) ([]attach.Entry, error) {
 }
 
 // rulesFor compiles the rules of cfg for an [[attach]].
-func rulesFor(cfg *config.Config, a *config.Attach) (*cgroupbpf.Rules, error) {
+func rulesFor(cfg *config.Config, a *config.Attach, known *resolved) (*cgroupbpf.Rules, error) {
 	table, err := cfg.Table()
-	if !a.ByRules() {
+	switch {
+	case !a.ByRules():
 		table, err = dialer.NewTable(nil, *a.Use)
+	case a.Resolve && known != nil && err == nil:
+		table, err = dialer.NewTable(known.rules(cfg, table), cfg.Default)
 	}
 	if err != nil {
 		return nil, err
@@ -42,10 +48,11 @@ func rulesFor(cfg *config.Config, a *config.Attach) (*cgroupbpf.Rules, error) {
 	return cgroupbpf.Compile(table, cgroupbpf.Options{Service: a.Service, Override: a.Override, MarkWildcard: a.Mark})
 }
 
-// attach makes entries what is attached, or changes nothing.
-func (s *server) attach(entries []attach.Entry) error {
+// attach makes what cfg says what is attached, with the names that r looks up, or changes
+// nothing.
+func (s *server) attach(cfg *config.Config, r *egress.Resolver) error {
 	if s.attached == nil {
-		if len(entries) == 0 {
+		if len(cfg.Attach) == 0 {
 			return nil
 		}
 		tree, err := cgroup.Mounted()
@@ -55,7 +62,32 @@ func (s *server) attach(entries []attach.Entry) error {
 		s.attached = &attach.Set{Tree: tree, Pins: attach.Pins(), State: &egress.State{Host: s.host, Sources: s.sources}, Log: s.log}
 		s.watches.Go(func() { s.refreshAttached(s.life, s.attached) })
 	}
-	return s.attached.Apply(entries)
+	before := s.known
+	before.stop() // or it would put old rules back
+	known := newResolved(cfg, r, before)
+	known.first(s.life)
+	list, err := entries(cfg, known)
+	if err == nil {
+		err = s.attached.Apply(list)
+	}
+	if err != nil {
+		before.start(s.life, s.exchange)
+		return err
+	}
+	s.known = known
+	known.start(s.life, s.exchange)
+	return nil
+}
+
+// exchange takes the addresses of names that have changed.
+func (s *server) exchange(known *resolved) {
+	list, err := entries(known.config, known)
+	if err == nil {
+		err = s.attached.Apply(list)
+	}
+	if err != nil {
+		s.log.Warn("the addresses of names could not be exchanged", "err", err)
+	}
 }
 
 // refreshAttached tells the kernel plane of sources that go and come, until ctx is done.
@@ -95,6 +127,7 @@ func (s service) attachments(set *attach.Set) []admin.Attachment {
 
 // detach takes the rules off at the end, but for those that persist.
 func (s *server) detach() {
+	s.known.stop()
 	if s.attached == nil {
 		return
 	}

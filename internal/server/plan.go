@@ -6,7 +6,6 @@ import (
 	"net/netip"
 
 	"github.com/srcproxy/srcproxy/dialer"
-	"github.com/srcproxy/srcproxy/internal/attach"
 	"github.com/srcproxy/srcproxy/internal/config"
 	"github.com/srcproxy/srcproxy/internal/egress"
 	"github.com/srcproxy/srcproxy/internal/inbound"
@@ -20,8 +19,6 @@ type plan struct {
 	udp   map[netip.AddrPort]*udprelay.Settings
 	users map[string]*inbound.Users
 	names *egress.Resolver
-
-	attach []attach.Entry
 
 	dialers Dialers // of which they have theirs
 }
@@ -53,9 +50,6 @@ func (s *server) plan(cfg *config.Config) (*plan, error) {
 		if err := s.add(p, cfg, l, d); err != nil {
 			return nil, fmt.Errorf("listener %q: %w", l.Name, err)
 		}
-	}
-	if p.attach, err = Entries(cfg); err != nil {
-		return nil, err
 	}
 	return p, s.affordable(p)
 }

@@ -123,6 +123,7 @@ type server struct {
 	reloads  int
 
 	attached *attach.Set // nil: there has been no [[attach]]
+	known    *resolved   // the names in its rules; nil: they do not count
 
 	started time.Time
 	version string

@@ -33,7 +33,7 @@ type Ward struct {
 // NewWard makes a cgroup below that of this process, which so keeps its limits, and puts
 // the rules of cfg onto it. The sources are watched until Close. Log may be nil.
 func NewWard(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Ward, error) {
-	rules, err := rulesFor(cfg, &config.Attach{})
+	rules, err := rulesFor(cfg, &config.Attach{}, nil)
 	if err != nil {
 		return nil, err
 	}
