@@ -2,9 +2,7 @@ package config
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -141,31 +139,34 @@ func TestExampleShowsDefaults(t *testing.T) {
 
 var block = regexp.MustCompile("(?ms)^```toml\n(.*?)^```")
 
-// TestReadme parses the toml blocks of README.md: each is a whole configuration, whose
-// users file, if it has one, is named users.
-func TestReadme(t *testing.T) {
-	text, err := os.ReadFile(readme)
-	if errors.Is(err, fs.ErrNotExist) {
-		t.Log("there is no README.md yet, so no block either")
-		return
-	}
+// TestDocuments parses the toml blocks of README.md and of docs: each is a whole
+// configuration, whose users file, if it has one, is named users.
+func TestDocuments(t *testing.T) {
+	paths, err := filepath.Glob("../../docs/*.md")
 	if err != nil {
 		t.Fatal(err)
-	}
-	blocks := block.FindAllSubmatchIndex(text, -1)
-	if len(blocks) == 0 {
-		t.Fatal("README.md has no ```toml block")
 	}
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "users"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, b := range blocks {
-		// Blank lines before it keep the numbers of the lines those of the README.
-		before := bytes.Count(text[:b[2]], []byte("\n"))
-		in := append(bytes.Repeat([]byte("\n"), before), text[b[2]:b[3]]...)
-		if _, err := Parse(filepath.Join(dir, "README.md"), in); err != nil {
-			t.Error(err)
+	n := 0
+	for _, path := range append(paths, readme) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
 		}
+		for _, b := range block.FindAllSubmatchIndex(text, -1) {
+			n++
+			// Blank lines before it keep the numbers of the lines those of the document.
+			before := bytes.Count(text[:b[2]], []byte("\n"))
+			in := append(bytes.Repeat([]byte("\n"), before), text[b[2]:b[3]]...)
+			if _, err := Parse(filepath.Join(dir, filepath.Base(path)), in); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if n < 4 {
+		t.Errorf("only %d blocks were found", n)
 	}
 }
