@@ -330,6 +330,7 @@ func TestEndFlows(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		h.set("198.51.100.11")
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		want := []end{{"now", 0}, {"kernel", 0}, {"held", 11 * time.Second}}
 		if !slices.Equal(ended, want) {
 			t.Errorf("got %v, want %v", ended, want)
