@@ -237,6 +237,10 @@ func order(addrs []netip.Addr, preferIPv4 bool) []netip.Addr {
 // State and Guard. It sends nothing.
 func (d *Dialer) Decide(f Flow) Decision { return d.decide(&f, nil) }
 
+// DecideNext is Decide for a flow for which sources were tried that could not be used:
+// of a pool, another member is picked. See Decision.Retries.
+func (d *Dialer) DecideNext(f Flow, tried []*Source) Decision { return d.decide(&f, tried) }
+
 func (d *Dialer) decide(f *Flow, tried []*Source) Decision {
 	dec := Decision{Rule: "no table", Index: -1, Use: Use{Kernel: true}}
 	if d.Table != nil {
@@ -265,7 +269,7 @@ func (d *Dialer) dialAddr(ctx context.Context, f *Flow) (net.Conn, Decision, err
 		if err == nil {
 			return c, dec, nil
 		}
-		if !retries(&dec, err) {
+		if !dec.Retries(err) {
 			return nil, dec, opError(f, &dec, err)
 		}
 		tried = append(tried, dec.Source)
@@ -273,9 +277,10 @@ func (d *Dialer) dialAddr(ctx context.Context, f *Flow) (net.Conn, Decision, err
 	}
 }
 
-// retries reports whether the next member of the pool may be tried after err. One that
-// has become full since it was picked never took part.
-func retries(dec *Decision, err error) bool {
+// Retries reports whether the next member of the pool may be tried after err, for which
+// the source of dec could not be used. One that has become full since it was picked
+// never took part.
+func (dec *Decision) Retries(err error) bool {
 	p := dec.Use.Pool
 	if p == nil || dec.Source == nil {
 		return false

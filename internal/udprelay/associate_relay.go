@@ -102,12 +102,13 @@ func (a *Association) byAddress(dst netip.AddrPort) *destination {
 // start decides on the address in q.
 func (a *Association) start(q *dialer.Flow, name *associateName) *destination {
 	began := time.Now()
-	dec := a.settings.Dialer().Decide(*q)
+	decider := a.settings.Dialer()
+	dec := decider.Decide(*q)
 	if dec.Err != nil {
 		a.refuse(q, &dec, began, &dialer.RefusedError{Flow: *q, Decision: dec}, 1)
 		return nil
 	}
-	d, err := a.admit(q, &dec, name)
+	d, err := retry(decider, q, &dec, func() (*destination, error) { return a.admit(q, &dec, name) })
 	if err != nil {
 		a.refuse(q, &dec, began, err, 1)
 		return nil

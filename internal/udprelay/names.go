@@ -102,7 +102,7 @@ func (f *Forward) resolve(w *waiting) {
 	err := w.decide(ctx)
 	var fl *flow
 	if err == nil {
-		fl, err = f.engine.admit(&w.opening)
+		fl, err = w.admit()
 	}
 	if errors.Is(err, errUnresolved) {
 		if f.ctx.Err() != nil {

@@ -89,12 +89,52 @@ func (o *opening) open(ctx context.Context, n int) *flow {
 	err := o.decide(ctx)
 	if err == nil {
 		var fl *flow
-		if fl, err = o.forward.engine.admit(o); err == nil {
+		if fl, err = o.admit(); err == nil {
 			return fl
 		}
 	}
 	o.forward.refuse(o, err, n)
 	return nil
+}
+
+// admit opens the flow that was decided on, from the next member of a pool where it can.
+func (o *opening) admit() (*flow, error) {
+	e := o.forward.engine
+	fl, err := retry(o.settings.Dialer, &o.query, &o.decision, func() (*flow, error) { return e.admit(o) })
+	if errors.Is(err, dialer.ErrPorts) {
+		e.makeRoom(o.forward, routeOf(&o.decision, o.query.Dst, o.port))
+	}
+	return fl, err
+}
+
+// join is all of errs in one line.
+func join(errs refusals) error {
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	return errs
+}
+
+// retry calls use for dec and, where a source could not be used and its pool says so, for
+// the members that the pool picks next.
+func retry[T any](d *dialer.Dialer, q *dialer.Flow, dec *dialer.Decision, use func() (T, error)) (T, error) {
+	var tried []*dialer.Source
+	var failed refusals
+	for {
+		x, err := use()
+		switch {
+		case err == nil:
+			return x, nil
+		case !dec.Retries(err):
+			return x, join(append(failed, err))
+		}
+		tried, failed = append(tried, dec.Source), append(failed, err)
+		next := d.DecideNext(*q, tried)
+		if next.Err != nil {
+			return x, join(append(failed, next.Err))
+		}
+		*dec = next
+	}
 }
 
 // refuse counts n datagrams of a flow that does not open, and logs why unless that
@@ -167,9 +207,6 @@ func (e *Engine) admit(o *opening) (*flow, error) {
 	own, err := e.ownerFor(r)
 	if err != nil {
 		e.leavePlaces(&info)
-		if errors.Is(err, dialer.ErrPorts) && r.port == 0 {
-			e.makeRoom(f, r.bindAddr())
-		}
 		return nil, err
 	}
 	info.Src = netip.AddrPortFrom(info.Src.Addr(), own.at.Port())
@@ -218,10 +255,15 @@ func (e *Engine) enter(o *opening, own *owner, r *route, info flows.Info) *flow 
 }
 
 // makeRoom ends the flow of f that has been idle for the longest time when there are
-// no more ports of source, so that there is one when the client asks again.
-func (e *Engine) makeRoom(f *Forward, source netip.Addr) {
+// no more ports for r, so that there is one when the client asks again.
+func (e *Engine) makeRoom(f *Forward, r *route) {
+	if r.port != 0 {
+		return
+	}
+	e.mu.Lock()
+	defer e.unlock()
 	fl := f.idle.oldest()
-	if fl != nil && fl.owner.at.Addr() == source && e.now()-fl.lastUsed() >= quiet {
+	if fl != nil && fl.owner.at.Addr() == r.bindAddr() && e.now()-fl.lastUsed() >= quiet {
 		e.evict(fl)
 	}
 }
