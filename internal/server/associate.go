@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"time"
 
 	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/inbound"
@@ -14,6 +15,7 @@ type relays struct {
 	ports  dialer.PortRange
 	filter udprelay.Filter
 	dscp   uint8
+	idle   time.Duration
 }
 
 var _ inbound.Associator = (*relays)(nil)
@@ -28,6 +30,7 @@ func (r *relays) Associate(ctx context.Context, a *inbound.Association) (inbound
 		Port:   a.Port,
 		Filter: r.filter,
 		DSCP:   r.dscp,
+		Idle:   r.idle,
 	})
 	if err != nil {
 		return nil, err // and not a Relay that holds a nil pointer

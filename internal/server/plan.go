@@ -111,7 +111,7 @@ func (s *server) add(p *plan, cfg *config.Config, l *config.Listener, d *dialer.
 		Dialer:     d,
 		Target:     target,
 		Bind:       l.Bind,
-		Associate:  &relays{engine: s.engine, ports: l.RelayPorts, filter: filters[l.Filter], dscp: l.DSCP},
+		Associate:  &relays{engine: s.engine, ports: l.RelayPorts, filter: filters[l.Filter], dscp: l.DSCP, idle: cfg.Timeouts.UDP},
 		Advertise:  l.Advertise,
 		Handshake:  cfg.Timeouts.Handshake,
 		Idle:       orElse(l.Idle, cfg.Timeouts.Idle),

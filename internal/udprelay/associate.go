@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -80,6 +81,11 @@ type AssociateSettings struct {
 	// MaxDestinations bounds the destinations whose decision is remembered. Zero means
 	// 4096. At the bound, the one that has been idle for the longest time is forgotten.
 	MaxDestinations int
+
+	// Idle forgets a destination without a datagram in either direction: nothing is let in
+	// from there any more, and the next datagram is decided anew, a name looked up again.
+	// Zero means 2 minutes.
+	Idle time.Duration
 }
 
 const defaultMaxDestinations = 4096
@@ -134,6 +140,8 @@ func (e *Engine) Associate(ctx context.Context, s *AssociateSettings) (*Associat
 		return nil, err
 	}
 	e.associations.enter(a)
+	e.startSweeper()
+	e.hurry()
 	return a, nil
 }
 

@@ -3,6 +3,7 @@ package udprelay
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/srcproxy/srcproxy/dialer"
 )
@@ -118,4 +119,47 @@ func TestAssociatePort(t *testing.T) {
 	send(t, other, a.Addr(), datagram(p.addr, "first, but not announced"))
 	until(t, "it is dropped", func() bool { return dropped(e, NotClient) == 1 })
 	through(t, c, a, p.addr, "ping")
+}
+
+// TestAssociateIdle lets destinations be silent: those that answer stay, the others are
+// forgotten, and so nothing comes in from them any more. A name is looked up again.
+func TestAssociateIdle(t *testing.T) {
+	e, _ := newEngine(t)
+	clock := new(clock)
+	e.now = clock.now
+	silent, talking := newPeer(t, "127.0.0.11:0", false), newPeer(t, "127.0.0.12:0", false)
+	d := always(t, useOf("wan1", "127.0.0.2"))
+	names := &resolver{names: map[string][]netip.Addr{"silent.example": {silent.addr.Addr()}}}
+	d.Resolver = names
+	a := associate(t, e, d, func(s *AssociateSettings) { s.Idle = 80 * time.Millisecond })
+	c := open(t, "127.0.0.9:0")
+	byName := func() {
+		t.Helper()
+		send(t, c, a.Addr(), named("silent.example", silent.addr.Port(), "hello"))
+		if _, from := hear(t, c, a); from != silent.addr {
+			t.Fatalf("an answer of %v, want %v", from, silent.addr)
+		}
+	}
+	byName()
+	byName()
+	through(t, c, a, talking.addr, "hello")
+	outside := talking.sources(t, 1)[0]
+	clock.advance(79 * time.Millisecond)
+	send(t, talking.UDPConn, outside, "I talk")
+	hear(t, c, a)
+	clock.advance(2 * time.Millisecond)
+	until(t, "the silent one is forgotten", func() bool { return e.Stats().Destinations == 1 })
+	send(t, silent.UDPConn, outside, "too late")
+	until(t, "it is not let in", func() bool { return dropped(e, Stranger) == 1 })
+	send(t, talking.UDPConn, outside, "I still talk")
+	if got, _ := hear(t, c, a); got != "I still talk" {
+		t.Errorf("got %q", got)
+	}
+	if n := names.asked.Load(); n != 1 {
+		t.Errorf("%d look-ups, want 1", n)
+	}
+	byName()
+	if n := names.asked.Load(); n != 2 {
+		t.Errorf("%d look-ups, want 2", n)
+	}
 }

@@ -20,6 +20,7 @@ const (
 // associateName is a name that the client sends to. It is resolved once while the
 // association remembers it. All is under Association.mu.
 type associateName struct {
+	dst         socks.Addr // in Association.names
 	resolving   bool
 	datagrams   [][]byte // that wait, copies
 	query       dialer.Flow
@@ -98,7 +99,7 @@ func (a *Association) lookUp(g *socks.Datagram) (*associateName, *destination) {
 		return nil, nil
 	}
 	if n == nil {
-		n = new(associateName)
+		n = &associateName{dst: g.Dst}
 		a.dropName()
 		a.names[g.Dst] = n
 	}
@@ -129,17 +130,25 @@ func (a *Association) dropName() {
 	if len(a.names) < maxNames {
 		return
 	}
-	for key, n := range a.names {
-		if n.resolving {
-			continue
+	for _, n := range a.names {
+		if !n.resolving {
+			a.forgetName(n)
+			a.counts.evicted.Add(1)
+			return
 		}
-		if n.destination != nil {
-			a.forget(n.destination)
-		}
-		delete(a.names, key)
+	}
+}
+
+// forgetName forgets n, which nothing waits for.
+func (a *Association) forgetName(n *associateName) {
+	if n.destination != nil {
+		a.forget(n.destination)
+	}
+	if a.names[n.dst] == n {
+		delete(a.names, n.dst)
+	}
+	if a.headers[n.header] == n {
 		delete(a.headers, n.header)
-		a.counts.evicted.Add(1)
-		return
 	}
 }
 

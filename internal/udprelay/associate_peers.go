@@ -149,6 +149,30 @@ func (a *Association) forget(d *destination) {
 	a.engine.Limits.LeaveSource(d.source)
 }
 
+func (a *Association) idleTime() time.Duration {
+	if a.settings.Idle > 0 {
+		return a.settings.Idle
+	}
+	return defaultIdle
+}
+
+// expire forgets the destinations that have been idle for too long.
+func (a *Association) expire(now time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for a.queue.len > 0 && !a.closed {
+		d := a.queue.oldest()
+		if int64(now)-d.lastUsed() < int64(a.idleTime()) {
+			return
+		}
+		if d.name != nil {
+			a.forgetName(d.name)
+			continue
+		}
+		a.forget(d)
+	}
+}
+
 // unsent deals with a datagram to d that could not be sent. Where that is because its
 // source is no longer on this host, the next one is decided anew.
 func (a *Association) unsent(d *destination, err error) {

@@ -149,10 +149,7 @@ func (e *Engine) Listen(ctx context.Context, addr netip.AddrPort, s *Settings, c
 	}
 	f := newForward(ctx, e, c, s)
 	e.forwards[f] = struct{}{}
-	if !e.sweeping {
-		e.sweeping = true
-		e.all.Go(e.sweep)
-	}
+	e.startSweeper()
 	e.hurry()
 	return f, nil
 }

@@ -1,12 +1,24 @@
 package udprelay
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 // hurry lets the sweeper find out how soon it has to look again.
 func (e *Engine) hurry() {
 	select {
 	case e.wake <- struct{}{}:
 	default:
+	}
+}
+
+// startSweeper starts it with the first forward or association. Mu is held.
+func (e *Engine) startSweeper() {
+	if !e.sweeping {
+		e.sweeping = true
+		e.all.Go(e.sweep)
 	}
 }
 
@@ -21,6 +33,7 @@ func (e *Engine) sweep() {
 		case <-e.wake:
 		case <-t.C:
 			e.expire()
+			e.expireDestinations()
 			e.holdAgain()
 		}
 		t.Reset(e.interval())
@@ -35,6 +48,9 @@ func (e *Engine) interval() time.Duration {
 	shortest := defaultIdle
 	for f := range e.forwards {
 		shortest = min(shortest, f.idleTime())
+	}
+	for a := range e.associations.live {
+		shortest = min(shortest, a.idleTime())
 	}
 	return min(max(shortest/8, 10*time.Millisecond), time.Second)
 }
@@ -62,6 +78,18 @@ func (e *Engine) expire() {
 		if o.hasEnded() {
 			delete(e.closing, a)
 		}
+	}
+}
+
+// expireDestinations forgets where associations have not sent for too long. An
+// association's lock comes before mu.
+func (e *Engine) expireDestinations() {
+	e.mu.Lock()
+	live := slices.Collect(maps.Keys(e.associations.live))
+	e.mu.Unlock()
+	now := e.now()
+	for _, a := range live {
+		a.expire(now)
 	}
 }
 
