@@ -93,7 +93,7 @@ func (c *choice) fill(d *Decision, s *Source, h uint64) error {
 	if !s.has(c.is4) {
 		return fmt.Errorf("%w: source %q has no %s address", ErrNoSource, s.Name, familyName(c.is4))
 	}
-	a := c.addr(s, h)
+	a := c.addr(s, c.here(s, h))
 	if !a.IsValid() {
 		return fmt.Errorf("%w: source %q: %s has no %s address to leave from", ErrSourceDown, s.Name, s.Interface, familyName(c.is4))
 	}
@@ -124,8 +124,28 @@ func (c *choice) serves(p *pool, i int, h uint64) bool {
 	if slices.Contains(c.tried, s) || !s.has(c.is4) || c.full(s) != nil {
 		return false
 	}
-	a := c.addr(s, rendezvous.Mix(h^p.ids[i]))
+	a := c.addr(s, c.here(s, rendezvous.Mix(h^p.ids[i])))
 	return a.IsValid() && (c.state == nil || c.state.Down(s, a) == nil)
+}
+
+// maxAway bounds the addresses of a range that are passed over for one flow.
+const maxAway = 16
+
+// here returns what picks an address of s that is not down. That is h, unless s is a
+// range and the address away: then one of those that follow from h, always the same, so
+// that only the keys of the address that is away move.
+func (c *choice) here(s *Source, h uint64) uint64 {
+	if c.state == nil || !s.First.IsValid() {
+		return h
+	}
+	next := h
+	for range maxAway {
+		if c.state.Down(s, s.addr(c.is4, next)) == nil {
+			return next
+		}
+		next = rendezvous.Mix(next + 1)
+	}
+	return h
 }
 
 // addr returns the address of s that h picks; the zero Addr when s is an interface
