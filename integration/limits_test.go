@@ -77,6 +77,11 @@ per_source = { connections = 7 }
 			t.Errorf("err is %q, want %q in it", got, want)
 		}
 	}
+	for _, want := range []string{"# Health: one: 5 of the 5 flows of its limit are there", "# Health: two: 7 of the 7 flows of its limit are there"} {
+		if got := r.program("sources"); !strings.Contains(got.Stdout, want) {
+			t.Errorf("sources: %v, want %q in it", got, want)
+		}
+	}
 	if e := r.reload(config(6)); e.text("msg") != "reloaded" {
 		t.Fatal(e)
 	}

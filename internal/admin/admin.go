@@ -32,6 +32,9 @@ type Service interface {
 	// Ports returns how the sources of live flows use their local ports.
 	Ports() []egress.PortUse
 
+	// Places returns the flows that a source has and may have under its limit.
+	Places(source string) Usage
+
 	// Pools returns the pools, without what they use.
 	Pools() []Pool
 

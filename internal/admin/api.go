@@ -90,6 +90,9 @@ type Source struct {
 	FailedPerMinute  float64   `json:"failed_per_minute"`
 	Total            Total     `json:"total"`
 
+	// Places is what it has and may have under its limit; none without one.
+	Places *Usage `json:"places,omitempty"`
+
 	// Ports is how it uses its local ports; none while it has no flows.
 	Ports *egress.PortUse `json:"ports,omitempty"`
 }

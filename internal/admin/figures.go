@@ -33,7 +33,7 @@ func (s *Status) count(live []*flows.Flow, sources []egress.Status) {
 	s.Health = s.health(sources)
 }
 
-func newSources(states []egress.Status, way func(*egress.Status) string, stats []flows.SourceStats, ports []egress.PortUse, pools []Pool) Sources {
+func newSources(states []egress.Status, way func(*egress.Status) string, stats []flows.SourceStats, u use, pools []Pool) Sources {
 	byName := make(map[string]*flows.SourceStats, len(stats))
 	for i := range stats {
 		byName[stats[i].Name] = &stats[i]
@@ -61,10 +61,7 @@ func newSources(states []egress.Status, way func(*egress.Status) string, stats [
 		}
 	}
 	for i := range s.Sources {
-		at := slices.IndexFunc(ports, func(u egress.PortUse) bool { return u.Source == s.Sources[i].Name })
-		if at >= 0 {
-			s.Sources[i].Ports = &ports[at]
-		}
+		u.add(&s.Sources[i])
 	}
 	for _, p := range pools {
 		if p.firstUp() {
@@ -74,6 +71,24 @@ func newSources(states []egress.Status, way func(*egress.Status) string, stats [
 	}
 	s.Health = s.health()
 	return s
+}
+
+// use is what sources have taken of what they may have.
+type use struct {
+	ports  []egress.PortUse
+	places func(source string) Usage // nil: nothing is limited
+}
+
+func (u *use) add(s *Source) {
+	if i := slices.IndexFunc(u.ports, func(p egress.PortUse) bool { return p.Source == s.Name }); i >= 0 {
+		s.Ports = &u.ports[i]
+	}
+	if u.places == nil {
+		return
+	}
+	if p := u.places(s.Name); p.Max > 0 {
+		s.Places = &p
+	}
 }
 
 func newSource(name string, stats *flows.SourceStats) Source {
@@ -189,6 +204,9 @@ func (s *Sources) health() []string {
 			if a.State != egress.Up.String() {
 				out = append(out, trouble(src.Name, a.State, a.Since, a.Reason))
 			}
+		}
+		if p := src.Places; p != nil && p.Used*10 >= p.Max*9 {
+			out = append(out, fmt.Sprintf("%s: %d of the %d flows of its limit are there", src.Name, p.Used, p.Max))
 		}
 		if u := src.Ports; u != nil && u.Budget > 0 && u.Flows*10 >= u.Budget*9 {
 			out = append(out, fmt.Sprintf("%s: %d of the %d ports of %v to %v (%s) are used", src.Name, u.Flows, u.Budget, u.Addr, u.Dst, u.Network))

@@ -98,7 +98,8 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) sources(w http.ResponseWriter, _ *http.Request) {
-	answer(w, newSources(s.Service.Sources(), s.Service.Way, s.Flows.Sources(), s.Service.Ports(), s.Service.Pools()))
+	u := use{s.Service.Ports(), s.Service.Places}
+	answer(w, newSources(s.Service.Sources(), s.Service.Way, s.Flows.Sources(), u, s.Service.Pools()))
 }
 
 func (s *Server) rules(w http.ResponseWriter, _ *http.Request) {

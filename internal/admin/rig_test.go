@@ -55,6 +55,13 @@ func (f *fake) Way(st *egress.Status) string {
 
 func (f *fake) Ports() []egress.PortUse { return nil }
 
+func (f *fake) Places(source string) Usage {
+	if source == "lte" {
+		return Usage{9, 10}
+	}
+	return Usage{}
+}
+
 func (f *fake) Sources() []egress.Status {
 	return []egress.Status{
 		{Name: "wan1", Addr: "198.51.100.10", Since: when},

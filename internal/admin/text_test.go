@@ -108,7 +108,7 @@ func TestSourcesText(t *testing.T) {
 				Dst: netip.MustParseAddrPort("203.0.113.1:80"), Flows: 90, Budget: 100,
 			},
 		}
-		s := newSources(states, (&fake{}).Way, stats, ports, (&fake{}).Pools())
+		s := newSources(states, (&fake{}).Way, stats, use{ports, (&fake{}).Places}, (&fake{}).Pools())
 		wantText(t, s.Text(explain.Style{}), `SOURCE   ADDRESS         STATE          CONNS   NEW/s          IN        OUT   FAILED/min    PORTS   EGRESS
 wan1     198.51.100.10   up               412    18.2   88.1 Mb/s   3.2 Mb/s            0   90/100   eth0 via 198.51.100.1
 lte      192.0.2.7       DOWN 2m5s          0       0           0          0         12.0        0   probe 203.0.113.1:443 timed out
@@ -117,11 +117,12 @@ mail     198.51.100.25   up                 0       0           0          0    
 kernel                                      1       0           0          0            0        1
 # Health: wan1: 90 of the 100 ports of 198.51.100.10 to 203.0.113.1:80 (tcp) are used
 # Health: lte is down since 1999-12-31 23:57:55: probe 203.0.113.1:443 timed out
+# Health: lte: 9 of the 10 flows of its limit are there
 # Health: mail is waiting since 1999-12-31 23:57:55: is not on this host
 # Health: pool safe uses wan1
 # Health: pool only has no source that is up
 `)
-		none := newSources(nil, nil, nil, nil, nil)
+		none := newSources(nil, nil, nil, use{}, nil)
 		wantText(t, none.Text(explain.Style{}), "no sources are configured\n# Health: fine\n")
 	})
 }
@@ -197,7 +198,7 @@ func TestFigures(t *testing.T) {
 }
 
 func TestColour(t *testing.T) {
-	s := newSources((&fake{}).Sources()[1:2], nil, nil, nil, nil)
+	s := newSources((&fake{}).Sources()[1:2], nil, nil, use{}, nil)
 	got := s.Text(explain.Style{Color: true})
 	if want := "\x1b[31mDOWN "; !strings.Contains(got, want) || !strings.Contains(got, "\x1b[31m# Health: lte") {
 		t.Errorf("got %q, want %q in it", got, want)

@@ -58,6 +58,12 @@ func (l *Limits) now() *Bounds {
 	return new(Bounds)
 }
 
+// Of returns the flows that a source has, and how many it may have; 0 is no limit.
+func (l *Limits) Of(source string) (n, most int) {
+	b, _, _ := l.now().source(source)
+	return l.sources.count(source), b.Connections
+}
+
 // Full implements dialer.Limiter.
 func (l *Limits) Full(s *dialer.Source) error {
 	b, _, _ := l.now().source(s.Name)

@@ -54,6 +54,16 @@ const (
 	maxQuiet = 1 << 16
 )
 
+// count returns what that party has.
+func (q *quota[K]) count(key K) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if s := q.shares[key]; s != nil {
+		return s.n
+	}
+	return 0
+}
+
 // full tells what enter would say.
 func (q *quota[K]) full(key K, b Bound) verdict {
 	if b == (Bound{}) {

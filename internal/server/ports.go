@@ -3,9 +3,16 @@ package server
 import (
 	"iter"
 
+	"github.com/srcproxy/srcproxy/internal/admin"
 	"github.com/srcproxy/srcproxy/internal/egress"
 	"github.com/srcproxy/srcproxy/internal/host"
 )
+
+// Places implements admin.Service.
+func (s service) Places(source string) admin.Usage {
+	n, most := s.shared.Limits.Of(source)
+	return admin.Usage{Used: n, Max: most}
+}
 
 // Ports implements admin.Service. The ports of UDP associations are not among them: they
 // are sockets, each for all its destinations.
