@@ -182,12 +182,12 @@ func TestPlanIPRouteSendsAsTheRules(t *testing.T) {
 			}
 			_, undo, _ := strings.Cut(plan, "# To undo it:\n")
 			script(t, far.Proxy, strings.ReplaceAll(undo, "#   ", ""))
-			var left string
+			var left strings.Builder
 			for _, family := range []string{"-4", "-6"} {
-				left += far.Proxy.Run(t, exec.Command("ip", family, "rule")).Stdout
+				left.WriteString(far.Proxy.Run(t, exec.Command("ip", family, "rule")).Stdout)
 			}
-			if n := strings.Count(left, "\n"); n != 5 { // local, main and default; local and main
-				t.Errorf("rules that are left:\n%s", left)
+			if n := strings.Count(left.String(), "\n"); n != 5 { // local, main and default; local and main
+				t.Errorf("rules that are left:\n%s", left.String())
 			}
 		})
 	}
@@ -353,11 +353,9 @@ func (f *farEnd) compare(t *testing.T, table *dialer.Table, r *rand.Rand) {
 	var wg sync.WaitGroup
 	for _, p := range probes {
 		if p.flow.Network == "tcp" {
-			wg.Add(1)
-			go func() {
-				defer wg.Done()
+			wg.Go(func() {
 				p.err = f.Proxy.Do(func() error { return f.connect(p, table.Lookup(p.flow).Err != nil) })
-			}()
+			})
 			continue
 		}
 		p.err = f.Proxy.Do(func() error { return send(p) })

@@ -176,7 +176,7 @@ func (a *Address) below() [][]cell {
 		rows = append(rows, []cell{{}, {fmt.Sprintf(format, args...), p}})
 	}
 	switch k := a.Alone; {
-	case k == nil:
+	case k == nil, a.Way != nil && a.Way.Refusal != "" && a.Way.Refusal == k.Refusal: // said above
 	case k.Refusal != "":
 		add(faint, "the kernel alone: %s", k.Refusal)
 	case !a.From.IsValid():

@@ -334,8 +334,7 @@ func FuzzParseRoute(f *testing.F) {
 	f.Add([]byte{unix.AF_INET, 24, 32, 0, 254, 2, 0, 1, 0, 0, 0, 0}, uint16(unix.RTA_DST), []byte{192, 0, 2, 1})
 	f.Add([]byte{unix.AF_INET6, 200}, uint16(fraUIDRange), make([]byte, 8))
 	f.Fuzz(func(_ *testing.T, header []byte, kind uint16, value []byte) {
-		b := append(header, native32(uint32(len(value)+4)|uint32(kind)<<16)...)
-		b = append(b, value...)
+		b := slices.Concat(header, native32(uint32(len(value)+4)|uint32(kind)<<16), value)
 		if r, ok := (linkTable{1: "lo"}).parseRoute(b); ok {
 			_ = r.String()
 		}
