@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -165,6 +166,41 @@ func TestOneWins(t *testing.T) {
 		if err := have[0].Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestTakeOver: while owners come and go there is never more than one.
+func TestTakeOver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	var owners, taken atomic.Int32
+	var trying sync.WaitGroup
+	for range 8 {
+		trying.Go(func() {
+			for range 500 {
+				s, err := Listen(path)
+				if err != nil {
+					if !errors.As(err, new(*InUseError)) {
+						t.Error(err)
+					}
+					continue
+				}
+				taken.Add(1)
+				if n := owners.Add(1); n != 1 {
+					t.Errorf("%d have the socket", n)
+				}
+				if _, err := os.Lstat(path); err != nil {
+					t.Errorf("the owner's socket: %v", err)
+				}
+				owners.Add(-1)
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	trying.Wait()
+	if taken.Load() < 8 {
+		t.Errorf("it was taken %d times only", taken.Load())
 	}
 }
 
