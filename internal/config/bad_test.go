@@ -15,10 +15,15 @@ import (
 // badFile is a file with a mistake, and what its author is told.
 type badFile struct{ name, text, want string }
 
+// badFiles is all of them.
+func badFiles() []badFile {
+	return slices.Concat(badSyntax(), badSource(), badPool(), badRule(), badMap(), badListen(), badProxy(), badForward(), badPorts(), badShare(), badAttach(), badDNS(), badProbe(), badWay(), badLimit(), badAdmin())
+}
+
 // TestBadFiles compares the errors letter for letter. The files they name are in
 // testdata.
 func TestBadFiles(t *testing.T) {
-	for _, f := range slices.Concat(badSyntax(), badSource(), badPool(), badRule(), badMap(), badListen(), badProxy(), badForward(), badPorts(), badShare(), badAttach(), badDNS(), badProbe(), badWay(), badLimit(), badAdmin()) {
+	for _, f := range badFiles() {
 		t.Run(f.name, func(t *testing.T) {
 			c, err := Parse("testdata/config.toml", []byte(f.text))
 			if err == nil {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -18,7 +17,7 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(text)
-	for _, b := range slices.Concat(badSyntax(), badSource(), badPool(), badRule(), badMap(), badListen(), badProxy(), badForward(), badPorts(), badShare()) {
+	for _, b := range badFiles() {
 		f.Add([]byte(b.text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
