@@ -436,3 +436,42 @@ func TestSlowAsker(t *testing.T) {
 		}
 	}
 }
+
+// TestAttachedHits: the rules count what they decide for programs in a cgroup.
+func TestAttachedHits(t *testing.T) {
+	tree := kernelTree(t)
+	bpffs(t)
+	r := newRig(t)
+	servers := r.echoes(t)
+	name, dir := scratchGroup(t, tree, "")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.serve(attachConfig(name, ""))
+	p, a := r.askIn(t, dir)
+	if got := fmt.Sprint(r.calledFrom(a, servers)); got != byRules {
+		t.Fatalf("called from %s, want %s", got, byRules)
+	}
+	if got := a.to("tcp", netip.MustParseAddrPort("203.0.113.66:7")); got == "answered" {
+		t.Fatal("what a rule denies is reached")
+	}
+	want := func(city, otherwise uint64) {
+		t.Helper()
+		for _, rule := range asked[admin.Rules](t, r, "rules").Rules {
+			n := map[string]uint64{"forbidden city": city, "default": otherwise}[rule.Name]
+			if rule.Attached != n || rule.Hits != 0 {
+				t.Errorf("rule %q: %+v, want %d calls", rule.Name, rule, n)
+			}
+		}
+	}
+	want(1, 4)
+	if _, code := r.admin("rules", "--reset"); code != 0 {
+		t.Errorf("reset ends with %d", code)
+	}
+	want(0, 0)
+	if got := a.to("tcp", netip.MustParseAddrPort("203.0.113.9:7")); got != "answered" {
+		t.Fatal(got)
+	}
+	want(0, 1)
+	p.Kill()
+}

@@ -41,6 +41,10 @@ type Service interface {
 	// Rules returns the rules in their order, without their counts.
 	Rules() []Rule
 
+	// Attached returns how many calls of attached programs each rule has decided since the
+	// rules were loaded there.
+	Attached() map[string]uint64
+
 	// Configuration returns the path of the file that is served, made absolute, and its sum.
 	Configuration() (path, sum string)
 
@@ -85,6 +89,9 @@ type Server struct {
 	setUp   sync.Once
 	http    *http.Server
 	running sync.WaitGroup
+
+	mu    sync.Mutex
+	reset map[string]uint64 // what Attached was when the counts were reset; its counters only grow
 }
 
 // Serve starts to answer on l, besides on those where it does so already, and returns

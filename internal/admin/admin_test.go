@@ -91,6 +91,29 @@ func TestRuleCounts(t *testing.T) {
 	}
 }
 
+// TestAttachedCounts: they only grow, and begin anew when the rules are loaded anew.
+func TestAttachedCounts(t *testing.T) {
+	r := newRig(t)
+	for _, step := range []struct {
+		attached uint64
+		reset    bool
+		want     uint64
+	}{{7, false, 7}, {9, true, 0}, {12, false, 3}, {2, false, 2}, {4, true, 0}, {5, false, 1}} {
+		r.service.attached = map[string]uint64{"rule 2": step.attached}
+		ask := r.Rules
+		if step.reset {
+			ask = r.ResetRules
+		}
+		got, err := ask(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Rules[1].Attached != step.want || got.Rules[0].Attached != 0 {
+			t.Errorf("%+v: got %+v", step, got.Rules)
+		}
+	}
+}
+
 func TestStatusAndSources(t *testing.T) {
 	r := newRig(t)
 	f := r.flows.Open(info("x", "wan1", 1), nil)

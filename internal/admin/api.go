@@ -140,6 +140,7 @@ type Rule struct {
 	Hits     uint64    `json:"hits"`   // flows, since the program started or the counts were reset
 	Denied   uint64    `json:"denied"` // of those
 	LastHit  time.Time `json:"last_hit,omitzero"`
+	Attached uint64    `json:"attached,omitempty"` // calls of attached programs that it decided; they are no hits
 }
 
 // Conns lists the live flows, the oldest first.

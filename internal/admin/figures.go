@@ -123,12 +123,15 @@ func firstUp(of []string, states []egress.Status) string {
 	return ""
 }
 
-func newRules(rules []Rule, stats []flows.RuleStats) Rules {
+func newRules(rules []Rule, stats []flows.RuleStats, attached map[string]uint64) Rules {
 	byName := make(map[string]*flows.RuleStats, len(stats))
 	for i := range stats {
 		byName[stats[i].Name] = &stats[i]
 	}
 	for i := range rules {
+		if rules[i].Number > 0 || rules[i].Name == "default" { // and no forward
+			rules[i].Attached = attached[rules[i].Name]
+		}
 		if st := byName[rules[i].Name]; st != nil {
 			rules[i].Hits, rules[i].Denied, rules[i].LastHit = st.Hits, st.Denied, st.Last
 		}

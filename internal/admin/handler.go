@@ -103,12 +103,30 @@ func (s *Server) sources(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) rules(w http.ResponseWriter, _ *http.Request) {
-	answer(w, newRules(s.Service.Rules(), s.Flows.Rules()))
+	answer(w, newRules(s.Service.Rules(), s.Flows.Rules(), s.attached(false)))
 }
 
 func (s *Server) resetRules(w http.ResponseWriter, _ *http.Request) {
 	s.Flows.KeepRules(nil)
-	answer(w, newRules(s.Service.Rules(), s.Flows.Rules()))
+	answer(w, newRules(s.Service.Rules(), s.Flows.Rules(), s.attached(true)))
+}
+
+// attached returns what the rules have decided for attached programs since the last reset.
+func (s *Server) attached(reset bool) map[string]uint64 {
+	now := s.Service.Attached()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if reset {
+		s.reset = now
+	}
+	out := make(map[string]uint64, len(now))
+	for name, n := range now {
+		if before := s.reset[name]; before <= n { // else the rules were loaded anew
+			n -= before
+		}
+		out[name] = n
+	}
+	return out
 }
 
 func (s *Server) conns(w http.ResponseWriter, _ *http.Request) {

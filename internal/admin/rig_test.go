@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"sync"
@@ -26,6 +27,8 @@ type fake struct {
 	reloads int
 	explain error
 	asked   *Question
+
+	attached map[string]uint64
 }
 
 var _ Service = (*fake)(nil)
@@ -51,6 +54,12 @@ func (f *fake) Way(st *egress.Status) string {
 		return "eth0 via 198.51.100.1"
 	}
 	return ""
+}
+
+func (f *fake) Attached() map[string]uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.attached)
 }
 
 func (f *fake) Ports() []egress.PortUse { return nil }

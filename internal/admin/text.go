@@ -154,12 +154,16 @@ func (r *Rules) Text(style explain.Style) string {
 			last = at(rule.LastHit)
 		}
 		hits, denied := strconv.FormatUint(rule.Hits, 10), strconv.FormatUint(rule.Denied, 10)
+		attached := ""
+		if rule.Attached > 0 {
+			attached = strconv.FormatUint(rule.Attached, 10)
+		}
 		rows = append(rows, []cell{
-			plain(number), plain(rule.Name), plain(rule.Use), plain(hits), plain(denied), plain(last), plain(rule.Position),
+			plain(number), plain(rule.Name), plain(rule.Use), plain(hits), plain(denied), plain(last), plain(attached), plain(rule.Position),
 		})
 	}
 	columns := []column{
-		{"#", true}, {title: "RULE"}, {title: "USE"}, {"HITS", true}, {"DENIED", true}, {title: "LAST HIT"}, {title: "AT"},
+		{"#", true}, {title: "RULE"}, {title: "USE"}, {"HITS", true}, {"DENIED", true}, {title: "LAST HIT"}, {"ATTACHED", true}, {title: "AT"},
 	}
 	var b strings.Builder
 	table(&b, style, columns, rows)

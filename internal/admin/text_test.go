@@ -129,11 +129,17 @@ kernel                                      1       0           0          0    
 
 func TestRulesText(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		r := newRules((&fake{}).Rules(), []flows.RuleStats{{Name: "rule 2", Hits: 12, Denied: 12, Last: time.Now()}})
+		r := newRules((&fake{}).Rules(), []flows.RuleStats{{Name: "rule 2", Hits: 12, Denied: 12, Last: time.Now()}}, nil)
 		wantText(t, r.Text(explain.Style{}), `#   RULE                     USE    HITS   DENIED   LAST HIT   AT
 1   mail keeps its address   mail      0        0   -          config.toml:16
 2   rule 2                   deny     12       12   00:00:00   config.toml:20
 -   default                  wan1      0        0   -          config.toml:1
+`)
+		r = newRules((&fake{}).Rules(), nil, map[string]uint64{"rule 2": 5, "default": 1200})
+		wantText(t, r.Text(explain.Style{}), `#   RULE                     USE    HITS   DENIED   LAST HIT   ATTACHED   AT
+1   mail keeps its address   mail      0        0   -                     config.toml:16
+2   rule 2                   deny      0        0   -                 5   config.toml:20
+-   default                  wan1      0        0   -              1200   config.toml:1
 `)
 	})
 }

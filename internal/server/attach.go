@@ -125,6 +125,29 @@ func (s service) attachments(set *attach.Set) []admin.Attachment {
 	return out
 }
 
+// Attached implements admin.Service.
+func (s service) Attached() map[string]uint64 {
+	v := s.view.Load()
+	if v.attached == nil {
+		return nil
+	}
+	sums := make(map[string]uint64)
+	for i := range v.config.Attach {
+		a := &v.config.Attach[i]
+		if !a.ByRules() {
+			continue // its use is no rule
+		}
+		counters, err := v.attached.Counters(a.Name())
+		if err != nil {
+			s.log.Warn("count", "attach", a.Name(), "err", err)
+		}
+		for _, c := range counters {
+			sums[c.Rule] += c.Connects + c.Datagrams + c.Refused
+		}
+	}
+	return sums
+}
+
 // detach takes the rules off at the end, but for those that persist.
 func (s *server) detach() {
 	s.known.stop()
