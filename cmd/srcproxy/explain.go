@@ -22,6 +22,7 @@ type question struct {
 	udp, dial               bool
 	client                  netip.Addr
 	user, session, listener string
+	attach                  string
 	localPort               uint16
 }
 
@@ -49,6 +50,7 @@ dialled. At a forward, DEST can be left out.`,
 	flags.StringVar(&q.user, "user", "", "the user `NAME` given at the login")
 	flags.StringVar(&q.session, "session", "", "the session `NAME` that follows the user's at the login")
 	flags.StringVar(&q.listener, "listener", "", "the listener `NAME` that is asked")
+	flags.StringVar(&q.attach, "attach", "", "a program of this `SERVICE` or control group of an [[attach]], which knows no proxy")
 	flags.Uint16Var(&q.localPort, "local-port", 0, "the `PORT` that the program itself sends from")
 	flags.BoolVar(&q.dial, "dial", false, "connect to each address that may be dialled")
 	return cmd
@@ -67,7 +69,7 @@ func (a *app) explain(cmd *cobra.Command, q *question, args []string) error {
 	if err != nil {
 		return err
 	}
-	answer, err := a.answer(cmd.Context(), cfg, l, explain.Question{Flow: f, Dial: q.dial})
+	answer, err := a.answerFor(cmd.Context(), cfg, l, q, f)
 	if err != nil {
 		return err
 	}
@@ -80,6 +82,33 @@ func (a *app) explain(cmd *cobra.Command, q *question, args []string) error {
 		return errFound
 	}
 	return err
+}
+
+// answerFor answers for a listener, or for an [[attach]].
+func (a *app) answerFor(ctx context.Context, cfg *config.Config, l *config.Listener, q *question, f dialer.Flow) (*explain.Answer, error) {
+	asked := explain.Question{Flow: f, Dial: q.dial}
+	if q.attach == "" {
+		return a.answer(ctx, cfg, l, asked)
+	}
+	if l != nil || q.dial {
+		return nil, usagef("--attach is of programs that ask no listener, and whose flows explain cannot open")
+	}
+	var names []string
+	for i := range cfg.Attach {
+		if cfg.Attach[i].Name() != q.attach {
+			names = append(names, strconv.Quote(cfg.Attach[i].Name()))
+			continue
+		}
+		e, err := attachExplainer(ctx, cfg, &cfg.Attach[i])
+		if err != nil {
+			return nil, err
+		}
+		return e.Explain(ctx, asked), nil
+	}
+	if names == nil {
+		return nil, usagef("the configuration has no [[attach]]")
+	}
+	return nil, usagef("there is no [[attach]] of %q; there are %s", q.attach, strings.Join(names, ", "))
 }
 
 // answer is that of the running service when it serves this very file, else what can be

@@ -28,6 +28,9 @@ type Explainer struct {
 	// rules decide.
 	Own *config.Listener
 
+	// Attach is the [[attach]] whose programs open the flows. Nil: they come by a listener.
+	Attach *config.Attach
+
 	// Dialer decides and dials as the service does: with its table, state of the
 	// sources, guard and resolver.
 	Dialer *dialer.Dialer
@@ -55,6 +58,7 @@ type Answer struct {
 	Session     string     `json:"session,omitempty"`
 	Listener    string     `json:"listener,omitempty"`
 	LocalPort   uint16     `json:"local_port,omitempty"`
+	Attach      string     `json:"attach,omitempty"`
 
 	// Walks has one entry for each rule that decides about some of the addresses.
 	Walks []Walk `json:"walks"`
@@ -128,6 +132,9 @@ type Dialled struct {
 	Err     string         `json:"error,omitempty"`
 }
 
+// noRule stands for the place of a rule where none decides, not even the default.
+const noRule = -2
+
 // Explain answers q. What goes wrong on the way is part of the answer.
 func (e *Explainer) Explain(ctx context.Context, q Question) *Answer {
 	f := q.Flow
@@ -141,6 +148,9 @@ func (e *Explainer) Explain(ctx context.Context, q Question) *Answer {
 		Listener:    f.Listener,
 		LocalPort:   f.LocalPort,
 	}
+	if e.Attach != nil {
+		a.Attach = e.Attach.Name()
+	}
 	flows := []dialer.Flow{f}
 	if !f.Dst.Addr().IsValid() {
 		var err error
@@ -153,6 +163,12 @@ func (e *Explainer) Explain(ctx context.Context, q Question) *Answer {
 	var decidedBy []int // the rule that decides about the addresses of a.Walks[i]
 	for _, f := range flows {
 		f.Asked = e.asked(&f)
+		e.hook(&f)
+		if e.passed(&f) {
+			a.Walks = append(a.Walks, e.passedBy(&f))
+			decidedBy = append(decidedBy, noRule)
+			continue
+		}
 		address, rule := e.address(ctx, f, q.Dial)
 		i := slices.Index(decidedBy, rule)
 		if i < 0 {

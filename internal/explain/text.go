@@ -60,6 +60,9 @@ func (a *Answer) title() string {
 	if a.LocalPort != 0 {
 		asked = append(asked, fmt.Sprintf("from port %d", a.LocalPort))
 	}
+	if a.Attach != "" {
+		asked = append(asked, "by a program of "+a.Attach)
+	}
 	if asked != nil {
 		b.WriteString(", asked " + strings.Join(asked, " "))
 	}

@@ -16,8 +16,11 @@ const (
 
 // walk returns the way of f through the rules.
 func (e *Explainer) walk(f dialer.Flow) Walk {
-	if e.Own != nil {
+	switch {
+	case e.Own != nil:
 		return Walk{Steps: []Step{e.own()}}
+	case e.Attach != nil && !e.Attach.ByRules():
+		return Walk{Steps: []Step{e.attached()}}
 	}
 	var w Walk
 	var last int

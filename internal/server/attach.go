@@ -33,15 +33,21 @@ func entries(cfg *config.Config, known *resolved) ([]attach.Entry, error) {
 	return out, nil
 }
 
+// tableFor returns the table that decides for an [[attach]]. Known may be nil.
+func tableFor(cfg *config.Config, a *config.Attach, known *resolved) (*dialer.Table, error) {
+	if !a.ByRules() {
+		return dialer.NewTable(nil, *a.Use)
+	}
+	table, err := cfg.Table()
+	if !a.Resolve || known == nil || err != nil {
+		return table, err
+	}
+	return dialer.NewTable(known.rules(cfg, table), cfg.Default)
+}
+
 // rulesFor compiles the rules of cfg for an [[attach]].
 func rulesFor(cfg *config.Config, a *config.Attach, known *resolved) (*cgroupbpf.Rules, error) {
-	table, err := cfg.Table()
-	switch {
-	case !a.ByRules():
-		table, err = dialer.NewTable(nil, *a.Use)
-	case a.Resolve && known != nil && err == nil:
-		table, err = dialer.NewTable(known.rules(cfg, table), cfg.Default)
-	}
+	table, err := tableFor(cfg, a, known)
 	if err != nil {
 		return nil, err
 	}

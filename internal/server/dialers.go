@@ -1,6 +1,8 @@
 package server
 
 import (
+	"context"
+
 	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/config"
 	"github.com/srcproxy/srcproxy/internal/egress"
@@ -95,6 +97,22 @@ func (s *Dialers) Explainer(l *config.Listener, now *host.Snapshot) (*explain.Ex
 	var err error
 	e.Dialer, err = s.For(l)
 	return e, err
+}
+
+// Attached returns what answers for the flows of the programs of an [[attach]]. They are
+// not guarded: whoever runs them could open the flows without srcproxy. Where names
+// stand for addresses these are asked for now.
+func (s *Dialers) Attached(ctx context.Context, a *config.Attach, now *host.Snapshot) (*explain.Explainer, error) {
+	d := s.byRules()
+	d.Resolver = s.Names
+	var known *resolved
+	if a.Resolve {
+		known = newResolved(s.Config, s.Names, nil)
+		known.first(ctx)
+	}
+	var err error
+	d.Table, err = tableFor(s.Config, a, known)
+	return &explain.Explainer{Config: s.Config, Attach: a, Dialer: d, Routing: explain.Kernel{}, Host: now}, err
 }
 
 // byRules returns the Dialer that goes by the rules.
