@@ -103,7 +103,7 @@ func (e *Explainer) alone(f dialer.Flow) *Alone {
 	if e.Routing == nil {
 		return nil
 	}
-	q := query(f, &dialer.Decision{})
+	q := query(f, &dialer.Decision{Port: f.LocalPort})
 	c, err := e.Routing.KernelChoice(q)
 	if err != nil {
 		return &Alone{Refusal: noWay(err)}

@@ -338,6 +338,9 @@ func FuzzParseRoute(f *testing.F) {
 		if r, ok := (linkTable{1: "lo"}).parseRoute(b); ok {
 			_ = r.String()
 		}
+		if l, ok := parseLabel(b); ok {
+			labelTable{l}.of(netip.IPv6Loopback(), 1)
+		}
 		if r, ok := parseRule(b); ok {
 			_ = r.String()
 			r.Selects(RouteQuery{Dst: netip.IPv6Loopback()})
