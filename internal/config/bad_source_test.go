@@ -211,11 +211,32 @@ batch = { ip = "198.51.100.64", port = "40000-44999" }
 		{"key of a later time", `default = "kernel"
 [sources.lte]
 ip = "192.0.2.7"
-gateway = "192.0.2.1"
-`, `testdata/config.toml:4:1: source "lte" has no key "gateway"
-    gateway = "192.0.2.1"
+via = "socks5://203.0.113.9:1080"
+`, `testdata/config.toml:4:1: source "lte" has no key "via"
+    via = "socks5://203.0.113.9:1080"
     ^
-    known keys: ip, interface, ports, freebind, device, mark, limit, new_per_second, hold, probe`},
+    known keys: ip, interface, ports, freebind, device, mark, limit, new_per_second, gateway, hold, probe`},
+		{"gateway of another family", `default = "kernel"
+[sources]
+lte = { ip = "192.0.2.7", gateway = "2001:db8::1" }
+`, `testdata/config.toml:3:37: gateway: source "lte" has no IPv6 address, and 2001:db8::1 is one
+    lte = { ip = "192.0.2.7", gateway = "2001:db8::1" }
+                                        ^
+    name a router of that family`},
+		{"two gateways of one family", `default = "kernel"
+[sources]
+lte = { ip = "192.0.2.7", gateway = ["192.0.2.1", "192.0.2.2"] }
+`, `testdata/config.toml:3:51: gateway: a second IPv4 address; a source has one gateway per family
+    lte = { ip = "192.0.2.7", gateway = ["192.0.2.1", "192.0.2.2"] }
+                                                      ^
+    leave one of them out`},
+		{"gateway that is none", `default = "kernel"
+[sources]
+lte = { ip = "192.0.2.7", gateway = "0.0.0.0" }
+`, `testdata/config.toml:3:37: gateway: 0.0.0.0 is no router
+    lte = { ip = "192.0.2.7", gateway = "0.0.0.0" }
+                                        ^
+    write the address of the router: ip route show default`},
 		{"ports reversed", `default = "kernel"
 [sources]
 batch = { ip = "198.51.100.64", ports = "44999-40000" }

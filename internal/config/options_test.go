@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -13,10 +14,10 @@ import (
 func TestOptions(t *testing.T) {
 	c, err := Parse("testdata/config.toml", []byte(`default = "198.51.100.9"
 [sources]
-dsl  = { ip = "198.51.100.10", hold = "5s" }
+dsl  = { ip = "198.51.100.10", hold = "5s", gateway = "198.51.100.1" }
 wan  = { ip = "198.51.100.11" }
 idle = "198.51.100.12"
-ppp  = { interface = "ppp0", probe = { dns = ["a.example@203.0.113.53", "a.example@[2001:db8::53]:5353"], every = "1m", rise = 5 } }
+ppp  = { interface = "ppp0", gateway = ["fe80::1", "192.0.2.1"], probe = { dns = ["a.example@203.0.113.53", "a.example@[2001:db8::53]:5353"], every = "1m", rise = 5 } }
 lte  = { ip = "198.51.100.13", probe = "www.example:443" }
 [pools]
 both = { of = ["wan", "198.51.100.8"] }
@@ -38,6 +39,21 @@ use = "198.51.100.5"
 	}
 	if got := c.Options("dsl").Hold; got != 5*time.Second {
 		t.Errorf("hold of dsl: got %v, want 5s", got)
+	}
+	for _, g := range []struct {
+		source string
+		is4    bool
+		want   netip.Addr
+	}{
+		{"dsl", true, addr("198.51.100.1")},
+		{"dsl", false, netip.Addr{}},
+		{"ppp", true, addr("192.0.2.1")},
+		{"ppp", false, addr("fe80::1")},
+		{"wan", true, netip.Addr{}},
+	} {
+		if got := c.Options(g.source).Gateway(g.is4); got != g.want {
+			t.Errorf("gateway of %s, IPv4 %v: got %v, want %v", g.source, g.is4, got, g.want)
+		}
 	}
 	probes := map[string]*Probe{
 		"lte": {Kind: "tcp", Targets: []string{"www.example:443"}, Every: 10 * time.Second, Timeout: 3 * time.Second, Rise: 2, Fall: 3},

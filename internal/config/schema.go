@@ -103,6 +103,7 @@ var schema = map[table][]key{
 		{name: "mark", want: wantCount},
 		{name: "limit", want: wantCount},
 		{name: "new_per_second", want: wantCount},
+		{name: "gateway", want: "an address in quotes, or a list of one per family"},
 		{name: "hold", want: wantDuration},
 		{name: "probe", want: `a target for TCP in quotes ("203.0.113.1:443"), or a table`},
 	},

@@ -35,6 +35,7 @@ type Status struct {
 	Name      string    `json:"name"`
 	Addr      string    `json:"addr"`                // its address, prefix or range; of a link without one, the link
 	Interface string    `json:"interface,omitempty"` // the link whose address it has
+	Egress    string    `json:"egress,omitempty"`    // how packets leave for the rest of the world: "eth0 via 198.51.100.1"
 	State     Condition `json:"state"`
 	Since     time.Time `json:"since"`            // when it came into that state, or was first seen
 	Reason    string    `json:"reason,omitempty"` // why it is not up

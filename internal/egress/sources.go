@@ -21,6 +21,10 @@ type Source struct {
 	// survive a renewal that takes it away for a moment. Zero ends them at once.
 	Hold time.Duration
 
+	// Gateway4 and Gateway6 are the gateways by which its packets are to leave. Where they
+	// are not valid, that is any behind the link that has the address.
+	Gateway4, Gateway6 netip.Addr
+
 	// Probe finds out whether the source works. Nil: nobody does.
 	Probe *Probe
 }
@@ -31,6 +35,8 @@ type Watch interface {
 	Now() *host.Snapshot
 	// Changed returns a channel that is closed when that is replaced.
 	Changed() <-chan struct{}
+	// RoutesChanged returns one that is closed when ways may have changed.
+	RoutesChanged() <-chan struct{}
 }
 
 // Sources knows the state of each source, logs when that changes, and ends the flows
@@ -39,6 +45,10 @@ type Watch interface {
 // for concurrent use.
 type Sources struct {
 	Host Watch
+
+	// Way tells how packets from a, an address of src that is on this host, leave. A
+	// source whose packets would be lost is broken. Nil: nobody knows.
+	Way func(src Source, a netip.Addr) Way
 
 	// EndFlows is called when the host has changed. It ends the live flows for which
 	// lost is true; src is the address that their packets leave from. Nil does nothing.
@@ -84,6 +94,7 @@ func (s *Sources) Set(list []Source) {
 			s.states = append(s.states, x)
 		}
 	}
+	s.look()
 	s.judge()
 	s.broadcast() // the list itself is another
 	s.hurry()     // a shorter hold may be over
@@ -132,17 +143,26 @@ func (s *Sources) Run(ctx context.Context) {
 	s.mu.Unlock()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	ways := looks{wanted: true}
 	for {
-		changed := s.Host.Changed()
+		changed, routes := s.Host.Changed(), s.Host.RoutesChanged()
 		next := s.endFlows() // first of all: what still flows is lost
 		s.mu.Lock()
+		ways.take(s)
 		s.judge()
 		s.mu.Unlock()
+		if ways.wanted {
+			routes, next = nil, min(next, time.Until(ways.again))
+		}
 		timer.Reset(next)
 		select {
 		case <-ctx.Done():
 			return
 		case <-changed:
+			ways.again = time.Time{} // an address that comes is not to be used before its way is known
+			ways.wanted = true
+		case <-routes:
+			ways.wanted = true
 		case <-s.wake:
 		case <-timer.C:
 		}
@@ -191,8 +211,8 @@ func (s *Sources) judge() {
 		if x.judge(now, at) {
 			changed = append(changed, x)
 		}
-		if err := x.refusal(); err != nil {
-			refused[x.place] = err
+		if x.here && x.reason != nil {
+			refused[x.place] = x.reason
 		}
 	}
 	s.refused.Store(&refused)

@@ -24,10 +24,11 @@ type fakeHost struct {
 	mu      sync.Mutex
 	now     *host.Snapshot
 	changed chan struct{}
+	routes  chan struct{}
 }
 
 func newFakeHost(addrs ...string) *fakeHost {
-	h := &fakeHost{changed: make(chan struct{})}
+	h := &fakeHost{changed: make(chan struct{}), routes: make(chan struct{})}
 	h.set(addrs...)
 	return h
 }
@@ -66,12 +67,26 @@ func (h *fakeHost) Changed() <-chan struct{} {
 	return h.changed
 }
 
+func (h *fakeHost) RoutesChanged() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.routes
+}
+
+// reroute tells that routes have changed.
+func (h *fakeHost) reroute() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	close(h.routes)
+	h.routes = make(chan struct{})
+}
+
 // lived runs f in a bubble with Sources that follow h.
 func lived(t *testing.T, h *fakeHost, f func(t *testing.T, s *egress.Sources, log *bytes.Buffer)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		log := new(bytes.Buffer)
-		h.changed = make(chan struct{}) // of the bubble
+		h.changed, h.routes = make(chan struct{}), make(chan struct{}) // of the bubble
 		s := &egress.Sources{Host: h, Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{ReplaceAttr: withoutTime}))}
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup

@@ -19,9 +19,11 @@ type state struct {
 
 	state  Condition
 	reason error // nil while up
+	here   bool  // it has an address, and reason is another one
 	since  time.Time
 	seen   bool  // it has been up
 	probe  error // what the last probe found
+	way    Way
 }
 
 // statesOf returns a state for each family of src, not judged yet.
@@ -92,12 +94,19 @@ func (x *state) follow(now *host.Snapshot) (moved bool) {
 	return true
 }
 
+// condition returns what x is in now, and why.
 func (x *state) condition(now *host.Snapshot) (Condition, error) {
-	c, reason := x.absence(now)
-	if reason == nil && x.probe != nil {
+	c, absence := x.absence(now)
+	x.here = absence == nil
+	switch {
+	case !x.here:
+		return c, absence
+	case x.way.Fault != nil:
+		return Broken, x.way.Fault
+	case x.probe != nil:
 		return Down, x.probe
 	}
-	return c, reason
+	return Up, nil
 }
 
 // absence tells whether x has an address that can be used, and if not why.
@@ -134,14 +143,6 @@ func (x *state) away() Condition {
 	return Waiting
 }
 
-// refusal returns what keeps x from being used although its address may be here.
-func (x *state) refusal() error {
-	if x.state == Up {
-		return nil
-	}
-	return x.probe
-}
-
 // hides reports whether x is a family that its link never had, with y the other family
 // of the same source. One of the two is shown in any case.
 func (x *state) hides(y *state) bool {
@@ -157,7 +158,7 @@ func (x *state) where() string {
 }
 
 func (x *state) status() Status {
-	s := Status{Name: x.name, Addr: x.where(), Interface: x.source.Interface, State: x.state, Since: x.since}
+	s := Status{Name: x.name, Addr: x.where(), Interface: x.source.Interface, Egress: x.way.Text, State: x.state, Since: x.since}
 	if x.reason != nil {
 		s.Reason = x.reason.Error()
 	}

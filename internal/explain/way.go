@@ -134,21 +134,56 @@ func (e *Explainer) foreign(d *dialer.Decision, err error) *Fault {
 	}
 }
 
-// wrongWay is what is wrong with packets that leave by another link than that of their
-// source.
+// wrongWay is what is wrong with the way that packets from a source take.
 func (e *Explainer) wrongWay(q host.RouteQuery, a host.RouteAnswer, s *dialer.Source, p *host.Policy) *Fault {
 	if e.Host == nil || !q.Src.IsValid() {
 		return nil
 	}
-	if a.Assumed {
-		return e.noRouteByDevice(q, p)
-	}
-	owner, wrong := e.Host.WrongEgress(q.Src, a)
-	if !wrong {
+	o := outlook{host: e.Host, query: q, answer: a, gateway: e.gateway(s, q.Dst.Is4())}
+	if !o.wrong() {
 		return nil
 	}
+	return o.fault(p)
+}
+
+// outlook is the way that packets from a source take, and what is to be thought of it.
+type outlook struct {
+	host   *host.Snapshot
+	query  host.RouteQuery
+	answer host.RouteAnswer
+
+	// gateway is the one that the configuration names for the source. Where it is not
+	// valid, packets are to leave by the link that has the address.
+	gateway netip.Addr
+}
+
+// wrong reports whether the packets would be lost.
+func (o *outlook) wrong() bool {
+	if o.answer.Assumed || o.missesGateway() {
+		return true
+	}
+	_, wrong := o.host.WrongEgress(o.query.Src, o.answer)
+	return wrong && !o.gateway.IsValid()
+}
+
+// missesGateway reports whether the packets go to another gateway than the one that is
+// named. To a destination on a link they go to none.
+func (o *outlook) missesGateway() bool {
+	return o.gateway.IsValid() && o.answer.Type == host.RouteUnicast && o.answer.Gateway.IsValid() && o.answer.Gateway != o.gateway
+}
+
+// fault is what is wrong, and the cure.
+func (o *outlook) fault(p *host.Policy) *Fault {
+	q, a := o.query, o.answer
+	if a.Assumed {
+		return o.noRouteByDevice(p)
+	}
+	owner := o.owner()
 	w := &Fault{Text: fmt.Sprintf("packets from %v leave by %s, but the address lives on %s; that provider will drop them", q.Src, leavesBy(a), owner.Name)}
-	c := egressCure{host: e.Host, policy: p, query: q, answer: a, owner: owner, gateway: e.gateway(s, q.Dst.Is4())}
+	if o.missesGateway() {
+		w.Text = fmt.Sprintf("packets from %v leave by %s, and not by the gateway %v of the source", q.Src, leavesBy(a), o.gateway)
+	}
+	c := egressCure{host: o.host, policy: p, query: q, answer: a, owner: owner, gateway: o.gateway}
 	w.Cure = c.commands()
 	if w.Cure == nil {
 		w.Hint = fmt.Sprintf("no route by %s names its gateway; find out which one it is, then: %s", owner.Name, c.template())
@@ -156,11 +191,30 @@ func (e *Explainer) wrongWay(q host.RouteQuery, a host.RouteAnswer, s *dialer.So
 	return w
 }
 
+// owner returns the link that packets are to leave by: that of the gateway, or else the
+// one that has the address.
+func (o *outlook) owner() host.Link {
+	link := ""
+	for _, a := range o.host.Addresses() {
+		if a.Prefix.Contains(o.gateway) {
+			link = a.Link
+		}
+	}
+	for _, l := range o.host.Links() {
+		if l.Name == link {
+			return l
+		}
+	}
+	l, _ := o.host.OwnerLink(o.query.Src)
+	return l
+}
+
 // noRouteByDevice is what is wrong with a source that is bound to a link by which no
 // route leads: the kernel takes all for neighbours there.
-func (e *Explainer) noRouteByDevice(q host.RouteQuery, p *host.Policy) *Fault {
+func (o *outlook) noRouteByDevice(p *host.Policy) *Fault {
+	q := o.query
 	f := &Fault{Text: fmt.Sprintf("no route to %v leads by %s, so the kernel looks for it on the link itself", q.Dst, q.Link)}
-	c := egressCure{host: e.Host, policy: p, query: q, owner: host.Link{Name: q.Link}}
+	c := egressCure{host: o.host, policy: p, query: q, owner: host.Link{Name: q.Link}}
 	if r := c.defaultRoute(); r.Dst.IsValid() {
 		const last = 1000 // after those that lead by other links
 		f.Cure = []string{c.addDefault(r.Gateway, host.TableMain) + fmt.Sprintf(" metric %d", last)}
@@ -177,4 +231,9 @@ func leavesBy(a host.RouteAnswer) string {
 }
 
 // gateway returns what the configuration says about the way of a source.
-func (e *Explainer) gateway(*dialer.Source, bool) netip.Addr { return netip.Addr{} }
+func (e *Explainer) gateway(s *dialer.Source, is4 bool) netip.Addr {
+	if e.Config == nil || s == nil {
+		return netip.Addr{}
+	}
+	return e.Config.Options(s.Name).Gateway(is4)
+}

@@ -181,7 +181,7 @@ func TestRouteOfTheAnswer(t *testing.T) {
 func TestWrongEgress(t *testing.T) {
 	nstest.Need(t, "ip")
 	inNamespace(t, func() error {
-		if err := commands(twoProviders); err != nil {
+		if err := commands(twoProviders + "ip addr add 198.51.100.11/24 dev w2 metric 1000\n"); err != nil {
 			return err
 		}
 		s, err := Read()
@@ -199,6 +199,7 @@ func TestWrongEgress(t *testing.T) {
 			{"192.0.2.7", "192.0.2.8", "", ""},
 			{"198.51.100.99", "203.0.113.9", "", ""}, // of lo
 			{"198.18.0.1", "203.0.113.9", "", ""},    // AnyIP
+			{"198.51.100.11", "203.0.113.9", "", ""}, // w2, and w1 is in the same network
 			{"192.0.2.7", "198.51.100.10", "", ""},   // stays here
 			{"2001:db8:1::10", "2001:db8:77::1", "", ""},
 			{"2001:db8:2::7", "2001:db8:77::1", "", "w2"},

@@ -93,18 +93,19 @@ func (s *Snapshot) OwnerLink(a netip.Addr) (Link, bool) {
 // WrongEgress reports whether packets from src that take the way of a leave by another
 // link than the one that has src, and returns that. Providers drop such packets, and
 // answers come in elsewhere. Addresses of links that carry no packets, such as the
-// loopback, and AnyIP may leave by any link.
+// loopback, and AnyIP may leave by any link, and others by a second link to their own
+// network.
 func (s *Snapshot) WrongEgress(src netip.Addr, a RouteAnswer) (owner Link, wrong bool) {
 	if a.Type != RouteUnicast {
 		return Link{}, false
 	}
 	src = bare(src)
 	for _, x := range s.addrs {
+		if x.Link == a.Link && x.Prefix.Contains(src) {
+			return Link{}, false // one address can be on several links, too
+		}
 		if x.Addr != src {
 			continue
-		}
-		if x.Link == a.Link {
-			return Link{}, false // one address can be on several links
 		}
 		if l, ok := s.OwnerLink(src); ok && l.Carries() {
 			owner, wrong = l, true

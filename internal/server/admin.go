@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/admin"
 	"github.com/srcproxy/srcproxy/internal/attach"
 	"github.com/srcproxy/srcproxy/internal/config"
@@ -29,8 +28,7 @@ type view struct {
 	path      string // of the file, made absolute
 	dialers   Dialers
 	listeners []admin.Listener
-	sources   map[string]*dialer.Source // by name
-	attached  *attach.Set               // nil: there are none
+	attached  *attach.Set // nil: there are none
 	reloads   int
 	last      *admin.Reload // nil: there was none
 }
@@ -93,10 +91,6 @@ func (s *server) closeSocket(l *admin.Socket) {
 // show makes cfg what the admin socket tells of.
 func (s *server) show(cfg *config.Config, d Dialers) {
 	v := &view{config: cfg, dialers: d, listeners: s.listeners(cfg), attached: s.attached, reloads: s.reloads}
-	v.sources = make(map[string]*dialer.Source)
-	for _, src := range cfg.AllSources() {
-		v.sources[src.Name] = src
-	}
 	if cfg.Path != "" {
 		v.path = cfg.Path
 		if abs, err := filepath.Abs(cfg.Path); err == nil {

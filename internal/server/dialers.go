@@ -46,7 +46,7 @@ func sourcesOf(cfg *config.Config) []egress.Source {
 	var out []egress.Source
 	for _, s := range cfg.AllSources() {
 		o := cfg.Options(s.Name)
-		out = append(out, egress.Source{Source: s, Hold: o.Hold, Probe: probeOf(o.Probe)})
+		out = append(out, egress.Source{Source: s, Hold: o.Hold, Gateway4: o.Gateway4, Gateway6: o.Gateway6, Probe: probeOf(o.Probe)})
 	}
 	return out
 }

@@ -1,51 +1,49 @@
 package server
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 
 	"github.com/srcproxy/srcproxy/internal/egress"
-	"github.com/srcproxy/srcproxy/internal/host"
+	"github.com/srcproxy/srcproxy/internal/explain"
 )
 
-// Where packets to the rest of the world go is asked for with these destinations, to which
-// nothing is ever sent: they are reserved, and on no link. RFC 7600 section 4.8, RFC 5180
-// section 8.
-var (
-	anywhere4 = netip.MustParseAddr("192.0.0.8")
-	anywhere6 = netip.MustParseAddr("2001:2::1")
-)
+// way tells how packets from an address of a source leave this host.
+func (s *server) way(src egress.Source, a netip.Addr) egress.Way {
+	gateway := src.Gateway6
+	if a.Is4() {
+		gateway = src.Gateway4
+	}
+	w, ok := explain.Outward(explain.Kernel{}, s.host.Now(), src.Source, a, gateway)
+	if !ok {
+		return egress.Way{}
+	}
+	out := egress.Way{Text: w.Link}
+	if w.Gateway.IsValid() {
+		out.Text += " via " + w.Gateway.String()
+	}
+	if w.Fault != nil {
+		out.Fault = faultOf(&w, gateway)
+	}
+	return out
+}
+
+// faultOf is what is wrong with w in one line, with the cure, and with what to write
+// where nothing is wrong after all: not every address belongs to a provider.
+func faultOf(w *explain.Way, gateway netip.Addr) error {
+	text := w.Fault.Text
+	if len(w.Fault.Cure) > 0 {
+		text += fmt.Sprintf(" (cure: %s)", strings.Join(w.Fault.Cure, " && "))
+	} else if w.Fault.Hint != "" {
+		text += fmt.Sprintf(" (%s)", w.Fault.Hint)
+	}
+	if !gateway.IsValid() && w.Gateway.IsValid() {
+		text += fmt.Sprintf("; where that way is right, write gateway = %q to the source", w.Gateway)
+	}
+	return errors.New(text)
+}
 
 // Way implements admin.Service.
-func (s service) Way(st *egress.Status) string {
-	src, ok := firstAddr(st.Addr)
-	if !ok {
-		return ""
-	}
-	q := host.RouteQuery{Src: src, Dst: anywhere6}
-	if x := s.view.Load().sources[st.Name]; x != nil {
-		q.Link, q.Mark = x.Device, x.Mark
-	}
-	if src.Is4() {
-		q.Dst = anywhere4
-	}
-	a, err := host.Route(q)
-	switch {
-	case err != nil:
-		return "" // its addresses reach their own link, or nothing
-	case a.Gateway.IsValid():
-		return a.Link + " via " + a.Gateway.String()
-	}
-	return a.Link
-}
-
-// firstAddr returns an address of what a source is said to have: an address, a prefix or
-// a range.
-func firstAddr(text string) (netip.Addr, bool) {
-	if p, err := netip.ParsePrefix(text); err == nil {
-		return p.Masked().Addr().Next(), true
-	}
-	text, _, _ = strings.Cut(text, "-")
-	a, err := netip.ParseAddr(text)
-	return a, err == nil
-}
+func (s service) Way(st *egress.Status) string { return st.Egress }

@@ -1,0 +1,65 @@
+//go:build linux
+
+package integration
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/srcproxy/srcproxy/internal/nstest"
+)
+
+// TestBrokenSource refuses flows whose packets would leave by the wrong provider, and
+// says how to cure that. The commands, run as printed, do.
+func TestBrokenSource(t *testing.T) {
+	nstest.Need(t, "ip")
+	r := newRig(t)
+	nstest.Join(t, "ppp0", r.Proxy, r.Server)
+	four, six := netip.MustParsePrefix("192.0.2.7/24"), netip.MustParsePrefix("2001:db8:9::7/64")
+	for _, a := range []netip.Prefix{four, six} {
+		r.Proxy.AddAddr(t, "ppp0", a)
+		eventually(t, "the address is usable", func() bool {
+			l, err := r.Proxy.Listen("tcp", at(a.Addr(), 0).String())
+			return err == nil && l.Close() == nil
+		})
+	}
+	for _, a := range []string{"192.0.2.254/24", "2001:db8:9::254/64"} {
+		r.Server.AddAddr(t, "ppp0", netip.MustParsePrefix(a))
+	}
+	r.Server.GreetTCP(t, wildcard(nstest.ServerV4(1), 4000))
+	r.Server.GreetTCP(t, wildcard(nstest.ServerV6(1), 4000))
+	leaks := r.Server.CountLeaks(t, "wan0") // where packets of the source have no business
+	r.serve(`default = "lte"
+[sources]
+lte = { ip = ["192.0.2.7", "2001:db8:9::7"], gateway = ["192.0.2.254", "2001:db8:9::254"] }
+[[listen]]
+mixed = "127.0.0.1:1080"
+`)
+	broken := r.inState("broken", 2)
+	for i, want := range []netip.Addr{four.Addr(), six.Addr()} {
+		dst := []netip.Addr{nstest.ServerV4(1), nstest.ServerV6(1)}[i]
+		start := time.Now()
+		if _, err := r.sourceOf(at(dst, 4000)); err != refused(replyNetwork) || time.Since(start) > time.Second {
+			t.Errorf("to %v: %v after %v, want %v at once", dst, err, time.Since(start), refused(replyNetwork))
+		}
+		text := broken[i].text("err")
+		_, cure, found := strings.Cut(text, "(cure: ")
+		cure, _, ended := strings.Cut(cure, ")")
+		if !found || !ended || !strings.Contains(text, "not by the gateway") {
+			t.Fatalf("the line tells of no cure: %v", broken[i])
+		}
+		for _, command := range strings.Split(cure, " && ") {
+			words := strings.Fields(command)
+			r.mustRun(words[0], words[1:]...)
+		}
+		r.inState("up", i+1)
+		if source, err := r.sourceOf(at(dst, 4000)); err != nil || source != want {
+			t.Errorf("to %v after the cure: from %v, %v, want %v", dst, source, err, want)
+		}
+	}
+	if n, details := leaks.Leaks(t); n != 0 {
+		t.Errorf("%d packets left by the wrong provider: %q", n, details)
+	}
+}
