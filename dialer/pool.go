@@ -44,6 +44,7 @@ func newPool(p *Pool) (*pool, error) {
 // to the heap.
 type choice struct {
 	is4     bool
+	dst     netip.Addr
 	state   State   // nil takes all for up
 	limiter Limiter // nil takes none for full
 	tried   []*Source
@@ -103,7 +104,7 @@ func (c *choice) fill(d *Decision, s *Source, h uint64) error {
 // bind makes a, an address of s, the one to bind, unless it is down.
 func (c *choice) bind(d *Decision, s *Source, a netip.Addr) error {
 	if c.state != nil {
-		if err := c.state.Down(s, a); err != nil {
+		if err := c.down(s, a); err != nil {
 			return fmt.Errorf("%w: source %q: %w", ErrSourceDown, s.Name, err)
 		}
 	}
@@ -125,7 +126,18 @@ func (c *choice) serves(p *pool, i int, h uint64) bool {
 		return false
 	}
 	a := c.addr(s, c.here(s, rendezvous.Mix(h^p.ids[i])))
-	return a.IsValid() && (c.state == nil || c.state.Down(s, a) == nil)
+	return a.IsValid() && (c.state == nil || c.down(s, a) == nil)
+}
+
+// down returns why a, an address of s, cannot be used now, or not towards c.dst.
+func (c *choice) down(s *Source, a netip.Addr) error {
+	if err := c.state.Down(s, a); err != nil {
+		return err
+	}
+	if w, ok := c.state.(WayState); ok {
+		return w.Astray(s, a, c.dst)
+	}
+	return nil
 }
 
 // maxAway bounds the addresses of a range that are passed over for one flow.

@@ -285,6 +285,15 @@ type RouteState interface {
 	ByRoute(a netip.Addr) bool
 }
 
+// WayState is a State that knows which way packets take.
+type WayState interface {
+	State
+
+	// Astray returns why packets from a, an address of s, would be lost on their way to
+	// dst, or nil. Such a source does not take part, as one that is down.
+	Astray(s *Source, a, dst netip.Addr) error
+}
+
 // Limiter bounds the flows of each source. Its methods must be safe for concurrent
 // use, and their errors match ErrLimit.
 type Limiter interface {

@@ -193,7 +193,7 @@ func (t *Table) lookup(f *Flow, c choice) Decision {
 		d.Use, d.Err = Use{}, t.deniedByAddress(f, second)
 		return d
 	}
-	c.is4 = q.Dst.Is4()
+	c.is4, c.dst = q.Dst.Is4(), q.Dst
 	c.pick(&d, u, f)
 	return d
 }

@@ -38,7 +38,10 @@ type State struct {
 	Live func(source string) int
 }
 
-var _ dialer.RouteState = (*State)(nil)
+var (
+	_ dialer.RouteState = (*State)(nil)
+	_ dialer.WayState   = (*State)(nil)
+)
 
 // Down returns ErrAbsent, with the cure, when a is not on this host, or else why
 // Sources keeps src from being used. A source that binds foreign addresses on purpose
@@ -52,6 +55,15 @@ func (s *State) Down(src *dialer.Source, a netip.Addr) error {
 		return nil
 	}
 	return s.Sources.refusal(src.Name, a.Is4())
+}
+
+// Astray returns why packets from a to dst would be lost, where the way of src is not
+// beyond doubt. It does not allocate for the others.
+func (s *State) Astray(src *dialer.Source, a, dst netip.Addr) error {
+	if s.Sources == nil {
+		return nil
+	}
+	return s.Sources.astray(src.Name, a, dst)
 }
 
 func absent(src *dialer.Source, a netip.Addr) error {

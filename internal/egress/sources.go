@@ -46,9 +46,11 @@ type Watch interface {
 type Sources struct {
 	Host Watch
 
-	// Way tells how packets from a, an address of src that is on this host, leave. A
-	// source whose packets would be lost is broken. Nil: nobody knows.
-	Way func(src Source, a netip.Addr) Way
+	// Way tells how packets from a, an address of src that is on this host, leave towards
+	// dst, or where that is not valid, for the rest of the world. A source whose packets
+	// are lost there is broken, unless others of them go right; in either case each
+	// destination is asked for. Nil: nobody knows.
+	Way func(src Source, a, dst netip.Addr) Way
 
 	// EndFlows is called when the host has changed. It ends the live flows for which
 	// lost is true; src is the address that their packets leave from. Nil does nothing.
@@ -57,7 +59,8 @@ type Sources struct {
 	// Log gets a line for each change. Nil discards them.
 	Log *slog.Logger
 
-	refused atomic.Pointer[map[place]error] // who is kept from being used though its address is here
+	refused  atomic.Pointer[map[place]error]    // who is kept from being used though its address is here
+	suspects atomic.Pointer[map[place]*suspect] // whose packets go astray, to some destinations at least
 
 	mu      sync.Mutex
 	sources map[string]Source
@@ -211,8 +214,8 @@ func (s *Sources) judge() {
 		if x.judge(now, at) {
 			changed = append(changed, x)
 		}
-		if x.here && x.reason != nil {
-			refused[x.place] = x.reason
+		if x.here && x.probe != nil {
+			refused[x.place] = x.probe
 		}
 	}
 	s.refused.Store(&refused)

@@ -19,7 +19,7 @@ type state struct {
 
 	state  Condition
 	reason error // nil while up
-	here   bool  // it has an address, and reason is another one
+	here   bool  // it has an address
 	since  time.Time
 	seen   bool  // it has been up
 	probe  error // what the last probe found
@@ -101,7 +101,7 @@ func (x *state) condition(now *host.Snapshot) (Condition, error) {
 	switch {
 	case !x.here:
 		return c, absence
-	case x.way.Fault != nil:
+	case x.way.Fault != nil && !x.way.Partly:
 		return Broken, x.way.Fault
 	case x.probe != nil:
 		return Down, x.probe

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/srcproxy/srcproxy/internal/host"
@@ -11,6 +12,10 @@ import (
 type Way struct {
 	Text  string // "eth0 via 198.51.100.1"; empty where there is none
 	Fault error  // why they would be lost on it
+
+	// Partly says that packets to some destinations are not lost; Text is then how those
+	// leave.
+	Partly bool
 }
 
 // The pause between two looks at the ways: routes change in bursts, and on a router all
@@ -41,15 +46,55 @@ func (s *Sources) look() (pause time.Duration) {
 		return shortestPause
 	}
 	start, now := time.Now(), s.Host.Now()
+	suspects := make(map[place]*suspect)
 	for _, x := range s.states {
 		a := x.sample(now)
 		if !a.IsValid() || x.source.FreeBind {
 			x.way = Way{}
 			continue
 		}
-		x.way = s.Way(s.sources[x.name], a)
+		x.way = s.Way(s.sources[x.name], a, netip.Addr{})
+		if x.way.Fault != nil {
+			suspects[x.place] = &suspect{source: s.sources[x.name], known: make(map[netip.Addr]error)}
+		}
 	}
+	s.suspects.Store(&suspects)
 	return max(shortestPause, pauseFactor*time.Since(start))
+}
+
+// suspect is a source whose packets go astray, to some destinations at least. Each look
+// makes it anew.
+type suspect struct {
+	source Source
+
+	mu    sync.Mutex
+	known map[netip.Addr]error // by destination
+}
+
+// maxKnown bounds the destinations that are remembered for a suspect.
+const maxKnown = 1024
+
+// astray returns why packets of a source from a to dst would be lost.
+func (s *Sources) astray(name string, a, dst netip.Addr) error {
+	suspects := s.suspects.Load()
+	if suspects == nil || !dst.IsValid() {
+		return nil
+	}
+	x := (*suspects)[place{name, a.Is4()}]
+	if x == nil {
+		return nil
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	fault, ok := x.known[dst]
+	if !ok {
+		fault = s.Way(x.source, a, dst).Fault
+		if len(x.known) >= maxKnown {
+			clear(x.known)
+		}
+		x.known[dst] = fault
+	}
+	return fault
 }
 
 // sample returns an address of x that is on this host; the zero Addr where there is none.

@@ -24,12 +24,13 @@ func TestBroken(t *testing.T) {
 		var mu sync.Mutex
 		way := egress.Way{Text: "eth1 via 192.0.2.1", Fault: wrong}
 		asked := 0
-		s.Way = func(src egress.Source, a netip.Addr) egress.Way {
+		dst := netip.MustParseAddr("203.0.113.1")
+		s.Way = func(src egress.Source, a, to netip.Addr) egress.Way {
 			mu.Lock()
 			defer mu.Unlock()
 			asked++
-			if src.Name != "wan" || a != address {
-				t.Errorf("asked for %v of %s", a, src.Name)
+			if src.Name != "wan" || a != address || to.IsValid() && to != dst {
+				t.Errorf("asked for %v of %s to %v", a, src.Name, to)
 			}
 			return way
 		}
@@ -39,15 +40,20 @@ func TestBroken(t *testing.T) {
 		if got := s.Status()[0]; got.State != egress.Broken || got.Reason != wrong.Error() || got.Egress != "eth1 via 192.0.2.1" {
 			t.Errorf("got %+v", got)
 		}
-		if err := state.Down(src.Source, address); err != wrong {
-			t.Errorf("Down: got %v, want %v", err, wrong)
+		for range 3 {
+			if err := state.Astray(src.Source, address, dst); err != wrong {
+				t.Errorf("Astray: got %v, want %v", err, wrong)
+			}
+		}
+		if asked > 3 {
+			t.Errorf("asked %d times for one destination", asked)
 		}
 		mu.Lock()
 		way = egress.Way{Text: "eth0 via 198.51.100.1"}
 		mu.Unlock()
 		h.reroute()
 		time.Sleep(time.Second)
-		if got := s.Status()[0]; got.State != egress.Up || got.Egress != "eth0 via 198.51.100.1" || state.Down(src.Source, address) != nil {
+		if got := s.Status()[0]; got.State != egress.Up || got.Egress != "eth0 via 198.51.100.1" || state.Astray(src.Source, address, dst) != nil {
 			t.Errorf("after the routes changed: got %+v", got)
 		}
 		before := asked
@@ -66,7 +72,9 @@ func TestWayFirst(t *testing.T) {
 	address := netip.MustParseAddr("198.51.100.10")
 	h := newFakeHost()
 	lived(t, h, func(t *testing.T, s *egress.Sources, log *bytes.Buffer) {
-		s.Way = func(egress.Source, netip.Addr) egress.Way { return egress.Way{Fault: errors.New("wrong way")} }
+		s.Way = func(egress.Source, netip.Addr, netip.Addr) egress.Way {
+			return egress.Way{Fault: errors.New("wrong way")}
+		}
 		s.Set([]egress.Source{single("wan", address.String())})
 		h.set(address.String())
 		synctest.Wait()
@@ -84,7 +92,7 @@ func TestWayOf(t *testing.T) {
 	h := newFakeHost("198.51.100.10", "198.51.100.70", "2001:db8::10", "2001:db8:64::/64")
 	lived(t, h, func(t *testing.T, s *egress.Sources, _ *bytes.Buffer) {
 		var asked []string
-		s.Way = func(src egress.Source, a netip.Addr) egress.Way {
+		s.Way = func(src egress.Source, a, _ netip.Addr) egress.Way {
 			asked = append(asked, src.Name+" "+a.String())
 			return egress.Way{}
 		}
@@ -104,6 +112,35 @@ func TestWayOf(t *testing.T) {
 		}
 		if !slices.Equal(asked, want) {
 			t.Errorf("got %q, want %q", asked, want)
+		}
+	})
+}
+
+// TestPartlyAstray judges each destination where some packets of a source go right.
+func TestPartlyAstray(t *testing.T) {
+	address, right := netip.MustParseAddr("198.51.100.10"), netip.MustParseAddr("203.0.113.1")
+	h := newFakeHost(address.String())
+	lived(t, h, func(t *testing.T, s *egress.Sources, _ *bytes.Buffer) {
+		s.Way = func(_ egress.Source, _, dst netip.Addr) egress.Way {
+			if dst == right {
+				return egress.Way{}
+			}
+			return egress.Way{Text: "eth1, to some destinations", Fault: errors.New("wrong way"), Partly: true}
+		}
+		src := single("wan", address.String())
+		s.Set([]egress.Source{src})
+		if got := s.Status()[0]; got.State != egress.Up || got.Egress != "eth1, to some destinations" {
+			t.Errorf("got %+v", got)
+		}
+		state := &egress.State{Host: h.Now(), Sources: s}
+		if err := state.Astray(src.Source, address, right); err != nil {
+			t.Errorf("a destination that is reached: %v", err)
+		}
+		if err := state.Astray(src.Source, address, netip.MustParseAddr("203.0.113.2")); err == nil {
+			t.Error("a destination that is not reached is let through")
+		}
+		if n := testing.AllocsPerRun(100, func() { _ = state.Astray(src.Source, address, right) }); n != 0 {
+			t.Errorf("got %v allocations, want 0", n)
 		}
 	})
 }

@@ -115,3 +115,36 @@ func TestOutwardCure(t *testing.T) {
 		}
 	}
 }
+
+// TestElsewhere finds that a source whose packets to the rest of the world go astray is
+// right for the network that a route of its own leads to.
+func TestElsewhere(t *testing.T) {
+	nstest.Need(t, "ip")
+	n := nstest.NewNamespace(t, "host")
+	script(t, n, providers+"ip route add 203.0.113.64/26 via 192.0.2.1\nip route add 203.0.113.128/26 via 198.51.100.1\n")
+	src, a := new(dialer.Source), netip.MustParseAddr("192.0.2.7")
+	w, _ := outward(t, n, src, a, netip.Addr{})
+	if other, ok := w.Elsewhere(); !ok || w.Fault == nil || other.String() != "dev wan2 via 192.0.2.1 table main" {
+		t.Errorf("got %v, %v, fault %+v", other, ok, w.Fault)
+	}
+	if w, _ := outward(t, n, src, netip.MustParseAddr("2001:db8:2::7"), netip.Addr{}); w.Fault == nil {
+		t.Errorf("IPv6: got %v without a fault", w)
+	} else if other, ok := w.Elsewhere(); ok {
+		t.Errorf("IPv6: got %v, want nothing", other)
+	}
+	for dst, right := range map[string]bool{"203.0.113.65": true, "203.0.113.129": false, "192.0.2.99": true, "198.51.100.10": true} {
+		err := n.Do(func() error {
+			h, err := host.Read()
+			if err != nil {
+				return err
+			}
+			if w, ok := explain.Toward(explain.Kernel{}, h, src, a, netip.Addr{}, netip.MustParseAddr(dst)); !ok || (w.Fault == nil) != right {
+				t.Errorf("toward %s: got %v, %v, fault %+v", dst, w, ok, w.Fault)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -46,6 +46,9 @@ type Way struct {
 
 	// Fault says why they would be lost on it.
 	Fault *Fault `json:"fault,omitempty"`
+
+	// elsewhere is a way to other destinations that is right, where this one is not.
+	elsewhere *host.RouteAnswer
 }
 
 // A Fault is something wrong, and what cures it.
