@@ -62,6 +62,42 @@ func TestConns(t *testing.T) {
 	}
 }
 
+// TestManyConns: the answer comes whole, and the service never holds all of it.
+func TestManyConns(t *testing.T) {
+	r := newRig(t)
+	none, err := r.Conns(t.Context())
+	if err != nil || none.Conns == nil || len(none.Conns) != 0 {
+		t.Errorf("without flows: got %+v, %v, want an empty list", none, err)
+	}
+	const n = 20000
+	for i := range n {
+		r.flows.Open(info("mail", "mail", uint16(i)), nil)
+	}
+	got, err := r.Conns(t.Context())
+	if err != nil || len(got.Conns) != n {
+		t.Fatalf("got %d connections, %v, want %d", len(got.Conns), err, n)
+	}
+	for i, c := range got.Conns {
+		if c.ID != uint64(i+1) || c.Client.Port() != uint16(i) {
+			t.Fatalf("connection %d: got %+v", i, c)
+		}
+	}
+	(&Server{Service: r.service, Flows: r.flows}).conns(discard{}, nil)
+}
+
+// discard is a response that nobody reads. It fails on a part that is too large.
+type discard struct{}
+
+func (discard) Header() http.Header { return make(http.Header) }
+func (discard) WriteHeader(int)     {}
+
+func (discard) Write(b []byte) (int, error) {
+	if len(b) > 64<<10 {
+		panic(fmt.Sprintf("%d bytes in one piece", len(b)))
+	}
+	return len(b), nil
+}
+
 func TestRuleCounts(t *testing.T) {
 	r := newRig(t)
 	r.flows.Denied = os.ErrPermission

@@ -139,14 +139,6 @@ func newRules(rules []Rule, stats []flows.RuleStats, attached map[string]uint64)
 	return Rules{Rules: rules}
 }
 
-func newConns(live []*flows.Flow) Conns {
-	c := Conns{Conns: make([]Conn, 0, len(live))}
-	for _, f := range live {
-		c.Conns = append(c.Conns, newConn(f))
-	}
-	return c
-}
-
 func newConn(f *flows.Flow) Conn {
 	return Conn{
 		ID:         f.ID,

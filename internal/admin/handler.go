@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -129,8 +130,29 @@ func (s *Server) attached(reset bool) map[string]uint64 {
 	return out
 }
 
+// conns sends a Conns, one flow after the other: all of them at once can be larger than
+// everything else that the program holds.
 func (s *Server) conns(w http.ResponseWriter, _ *http.Request) {
-	answer(w, newConns(s.Flows.All()))
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	b := bufio.NewWriter(w)
+	end := "]\n}\n"
+	_, _ = b.WriteString("{\n  \"conns\": [") // Flush tells of errors
+	for i, f := range s.Flows.All() {
+		text, err := json.Marshal(newConn(f))
+		if err != nil {
+			s.Log.Warn("admin socket", "err", err)
+			return
+		}
+		if i > 0 {
+			_ = b.WriteByte(',')
+		}
+		end = "\n  ]\n}\n"
+		_, _ = b.WriteString("\n    ")
+		_, _ = b.Write(text)
+	}
+	_, _ = b.WriteString(end)
+	_ = b.Flush() // a client that has gone
 }
 
 func (s *Server) closeConn(w http.ResponseWriter, r *http.Request) {

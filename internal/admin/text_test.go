@@ -155,14 +155,16 @@ func TestConnsText(t *testing.T) {
 		i.Dst = i.Src
 		r.Open(i, nil)
 		<-time.After(90 * time.Second)
-		c := newConns(r.All())
+		var c Conns
+		for _, f := range r.All() {
+			c.Conns = append(c.Conns, newConn(f))
+		}
 		wantText(t, c.Text(explain.Style{}), `ID   CLIENT           LISTENER   USER    PROTO   DST                   NAME                RULE   SOURCE   SRC                        IN     OUT     AGE
  1   192.0.2.1:1000   office     ann-1   tcp     203.0.113.25:25       smtp.mail.example   mail   mail     198.51.100.25:41233   88.1 MB   950 B   1m30s
  2   192.0.2.1:5060   office             udp     198.51.100.25:41233                                       198.51.100.25:41233         0       0   1m30s
 `)
 		wantText(t, c.Conns[0].Closed(), "closed 1: tcp from 192.0.2.1:1000 to smtp.mail.example 203.0.113.25:25\n")
-		none := newConns(nil)
-		wantText(t, none.Text(explain.Style{}), "no flow is live\n")
+		wantText(t, new(Conns).Text(explain.Style{}), "no flow is live\n")
 	})
 }
 
