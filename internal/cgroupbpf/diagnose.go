@@ -46,6 +46,9 @@ func diagnose(err error) error {
 	if errors.Is(err, unix.EPERM) || errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+	if errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("the kernel's verifier refuses the hooks, which is a fault of theirs: %v", err) // not os.ErrPermission
+	}
 	for _, n := range needed {
 		if errors.Is(features.HaveProgramHelper(ebpf.CGroupSockAddr, n.function), ebpf.ErrNotSupported) {
 			return fmt.Errorf("%w: this kernel lacks %v, which Linux %s brought; the kernel plane needs Linux 5.18 (%w)",

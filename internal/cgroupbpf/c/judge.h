@@ -6,7 +6,7 @@ struct flow {
 	__u16 port;       /* 0: unknown */
 	__u16 local_port; /* 0: unknown */
 	__u8 protocol;    /* a bit; 0: neither TCP nor UDP */
-	bool is4;
+	__u8 is4;         /* no bool: an index made of it would have no bound that the verifier sees */
 };
 
 struct verdict {
@@ -269,7 +269,9 @@ static __always_inline bool search(struct search *s, const struct flow *f, const
 	s->local_port = f->local_port;
 	s->protocol = f->protocol;
 	s->found = false;
-	if (l->count)
+	if (l->count == 1) /* most often; a loop costs more */
+		try(0, s);
+	else if (l->count)
 		bpf_loop(l->count, try, s, 0);
 	return s->found;
 }
@@ -326,11 +328,11 @@ static __always_inline void decide(struct verdict *v, const struct flow *f, __u3
 		return;
 	v->bind = true;
 	v->err = -EADDRNOTAVAIL;
-	i = pick(f, u, s, slot);
+	i = u->count == 1 ? u->first : pick(f, u, s, slot);
 	if (i < 0)
 		return;
 	m = member_at(slot, i);
-	if (!m)
+	if (!m || !m->up[f->is4 & 1])
 		return;
 	v->err = 0;
 	v->mark = m->mark;
