@@ -87,7 +87,9 @@ func (s *Sources) Text(style explain.Style) string {
 		rows = append(rows, s.Sources[i].rows()...)
 	}
 	columns := []column{
-		{title: "SOURCE"}, {title: "ADDRESS"}, {title: "STATE"},
+		{title: "SOURCE"},
+		{title: "ADDRESS"},
+		{title: "STATE"},
 		{"CONNS", true},
 		{"NEW/s", true},
 		{"IN", true},
@@ -178,8 +180,15 @@ func (c *Conns) Text(style explain.Style) string {
 	}
 	columns := []column{
 		{"ID", true},
-		{title: "CLIENT"}, {title: "LISTENER"}, {title: "USER"}, {title: "PROTO"}, {title: "DST"}, {title: "NAME"},
-		{title: "RULE"}, {title: "SOURCE"}, {title: "SRC"},
+		{title: "CLIENT"},
+		{title: "LISTENER"},
+		{title: "USER"},
+		{title: "PROTO"},
+		{title: "DST"},
+		{title: "NAME"},
+		{title: "RULE"},
+		{title: "SOURCE"},
+		{title: "SRC"},
 		{"IN", true},
 		{"OUT", true},
 		{"AGE", true},
