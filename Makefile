@@ -31,7 +31,7 @@ build: ## bin/srcproxy
 
 check: lint compile-elsewhere unit ## formatting, linters and unit tests with the race detector
 
-lint: ## gofumpt, go vet, go fix, go mod tidy, golangci-lint
+lint: ## gofumpt, go vet, go fix, go mod tidy, the generated files, golangci-lint
 	@scripts/lint
 
 compile-elsewhere: ## the public packages on other systems
