@@ -1,6 +1,7 @@
 package udprelay
 
 import (
+	"bytes"
 	"errors"
 	"net/netip"
 	"time"
@@ -12,34 +13,67 @@ import (
 
 // ask relays ms[:n] of b, which came to the relay socket, to their destinations.
 func (a *Association) ask(b *batch, n int) {
-	now := int64(a.engine.now())
-	var of [outSize]*destination
-	k := 0
+	s := requests{a: a, b: b, now: int64(a.engine.now())}
 	for i := range n {
 		m := b.ms[i]
-		size := m.Segment
-		if !isJoined(&m) {
-			size = m.N
+		size := m.N
+		if isJoined(&m) {
+			size = m.Segment
 		}
 		for rest := m.Buf[:m.N]; ; {
-			m.Buf, m.N = rest[:min(size, len(rest))], min(size, len(rest))
-			rest = rest[m.N:]
-			if d, payload := a.take(&m); d != nil {
-				d.last.Store(now)
-				b.out[k] = pktinfo.Message{Buf: payload, N: len(payload), Addr: d.addr}
-				of[k] = d
-				k++
-			}
-			if k == outSize {
-				a.send(b.out[:k], of[:k])
-				k = 0
-			}
+			m.N = min(size, len(rest))
+			m.Buf, rest = rest[:m.N], rest[m.N:]
+			s.add(&m)
 			if len(rest) == 0 {
 				break
 			}
 		}
 	}
-	a.send(b.out[:k], of[:k])
+	s.flush()
+}
+
+// requests are on their way to their destinations.
+type requests struct {
+	a   *Association
+	b   *batch
+	now int64
+	of  [outSize]*destination
+	n   int // of b.out
+
+	// What the last one was: most of a batch go the same way.
+	from   netip.AddrPort
+	header []byte
+	last   *destination
+}
+
+func (s *requests) add(m *pktinfo.Message) {
+	d, payload := s.again(m)
+	if d == nil {
+		if d, payload = s.a.take(m); d == nil {
+			return
+		}
+		s.from, s.header, s.last = m.Addr.Peer, m.Buf[:m.N-len(payload)], d
+	}
+	if s.n == outSize {
+		s.flush()
+	}
+	d.last.Store(s.now)
+	s.b.out[s.n] = pktinfo.Message{Buf: payload, N: len(payload), Addr: d.addr}
+	s.of[s.n] = d
+	s.n++
+}
+
+// again is take for a datagram with the header of the last one; else nil.
+func (s *requests) again(m *pktinfo.Message) (*destination, []byte) {
+	if s.last == nil || m.Truncated || m.Addr.Peer != s.from || !bytes.HasPrefix(m.Buf[:m.N], s.header) {
+		return nil, nil
+	}
+	return s.last, m.Buf[len(s.header):m.N]
+}
+
+func (s *requests) flush() {
+	s.a.send(s.b.out[:s.n], s.of[:s.n])
+	s.n = 0
 }
 
 // take returns where the payload of m goes, or nil where it goes nowhere now.

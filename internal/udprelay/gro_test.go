@@ -171,3 +171,22 @@ func TestJoinedName(t *testing.T) {
 	client.sendAll(addrPort(f.conn), texts)
 	far.wantAll(texts)
 }
+
+// TestJoinedMixed has datagrams to two destinations come as one, and a fragment among
+// them.
+func TestJoinedMixed(t *testing.T) {
+	e, _ := newEngine(t)
+	client, one, two := newJoiner(t, "127.0.0.9:0"), newJoiner(t, "127.0.0.11:0"), newJoiner(t, "127.0.0.12:0")
+	a := associate(t, e, always(t, useOf("s", "127.0.0.2")), nil)
+	texts := []string{"1", "2", "3", "4", "5", "6"}
+	var wrapped []string
+	for i, far := range []*joiner{one, one, two, one, two, two} {
+		wrapped = append(wrapped, datagram(addrPort(far), texts[i]))
+	}
+	client.sendAll(a.Addr(), append(wrapped[:4:4], "\x00\x00\x01"+wrapped[0][3:], wrapped[4], wrapped[5]))
+	one.wantAll([]string{"1", "2", "4"})
+	two.wantAll([]string{"3", "5", "6"})
+	if n := dropped(e, Fragment); n != 1 {
+		t.Errorf("%d fragments, want 1", n)
+	}
+}
