@@ -241,7 +241,9 @@ func (a *Association) Close() error {
 func (a *Association) lost() uint64 {
 	n := lost(a.relay)
 	for _, x := range a.exits {
-		n += lost(x.conn)
+		if x.owner == nil {
+			n += lost(x.conn)
+		}
 	}
 	return n
 }
@@ -264,9 +266,11 @@ func (a *Association) end() error {
 	e.associations.leave(a)
 	a.counts.overflow(a.relay)
 	err := a.relay.Close()
+	for d := a.queue.first; d != nil; d = d.next {
+		e.leavePeer(d)
+	}
 	for _, x := range a.exits {
-		a.counts.overflow(x.conn)
-		err = errors.Join(err, x.conn.Close())
+		err = errors.Join(err, x.close())
 	}
 	return err
 }

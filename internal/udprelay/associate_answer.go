@@ -91,7 +91,8 @@ func (x *exit) relay(b *batch, n int, by *[batchSize]*hole, client *pktinfo.Addr
 		switch {
 		case by[i] == nil:
 		case isJoined(&b.ms[i]):
-			s.split(&b.ms[i], by[i])
+			m := &b.ms[i]
+			s.copy(m, m.Buf[headerIPv6:headerIPv6+m.N], by[i])
 		default:
 			m := b.ms[i]
 			wrap(&m)
@@ -125,30 +126,37 @@ const (
 	maxJoinedSegments = 64
 )
 
-// split copies the datagrams of m, which came as one, each behind its header, and adds
-// them as they came: joined.
-func (s *answers) split(m *pktinfo.Message, h *hole) {
+// copy copies the datagrams of m, whose payload is b, each behind its header, and adds
+// them as they came: joined. It is for those before which there is no room.
+func (s *answers) copy(m *pktinfo.Message, b []byte, h *hole) {
 	if s.b.room == nil {
 		s.b.room = make([]byte, roomSize)
 	}
-	header := lengthFor(m)
-	each := header + m.Segment
-	most := max(1, min(maxJoinedSegments, maxJoined/each)) * m.Segment
-	for rest := m.Buf[headerIPv6 : headerIPv6+m.N]; len(rest) > 0; {
-		part := rest[:min(most, len(rest))]
-		rest = rest[len(part):]
+	size := m.Segment
+	if !isJoined(m) {
+		size = m.N
+	}
+	each := lengthFor(m) + size
+	most := max(1, min(maxJoinedSegments, maxJoined/each)) * size
+	for {
+		part := b[:min(most, len(b))]
+		b = b[len(part):]
 		if s.used+maxJoined > roomSize || s.n == outSize {
 			s.flush()
 		}
 		out := s.b.room[s.used:s.used]
-		for len(part) > 0 {
-			n := min(m.Segment, len(part))
+		for {
+			n := min(size, len(part))
 			out = append(socks.AppendDatagram(out, socks.Addr{Addr: m.Addr.Peer}, nil), part[:n]...)
-			part = part[n:]
+			if part = part[n:]; len(part) == 0 {
+				break
+			}
 		}
 		s.used += len(out)
-		joined := pktinfo.Message{Buf: out, N: len(out), Segment: each}
-		s.add(&joined, h)
+		s.add(&pktinfo.Message{Buf: out, N: len(out), Segment: each}, h)
+		if len(b) == 0 {
+			return
+		}
 	}
 }
 

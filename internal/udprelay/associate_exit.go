@@ -13,10 +13,12 @@ import (
 )
 
 // exit is a socket from which datagrams leave: a wildcard one of both families, with
-// the source in each datagram's control message, or one for a source that needs more.
+// the source in each datagram's control message, or one for a source that needs more. A
+// fixed port is that of an owner, which others may have, too.
 type exit struct {
 	association *Association
 	conn        *pktinfo.Conn
+	owner       *owner // of a fixed port; else nil
 	at          netip.AddrPort
 	key         exitKey
 
@@ -65,6 +67,9 @@ func (a *Association) exitFor(r *route) (*exit, error) {
 	if len(a.exits) >= maxExits || len(e.owners)+len(e.associations.sockets) >= e.maxOwners {
 		return nil, fmt.Errorf("%w: source %q needs a socket of its own, and there are too many", dialer.ErrPorts, r.name)
 	}
+	if k.port != 0 {
+		return a.shareOwner(k, r)
+	}
 	x, err := a.openExit(k, r.name)
 	if err != nil {
 		return nil, explain(err, r, netip.AddrPortFrom(r.bindAddr(), r.port))
@@ -72,6 +77,29 @@ func (a *Association) exitFor(r *route) (*exit, error) {
 	e.associations.sockets[x.at] = x.conn
 	a.goroutines.Go(x.serve)
 	return x, nil
+}
+
+// shareOwner makes the owner of a fixed port an exit. Engine.mu is held.
+func (a *Association) shareOwner(k exitKey, r *route) (*exit, error) {
+	o, err := a.engine.fixedPort(r)
+	if err != nil {
+		return nil, err
+	}
+	o.pins++
+	x := &exit{association: a, conn: o.conn, owner: o, at: o.at, key: k, sent: make(map[netip.AddrPort]*hole)}
+	a.exits[k] = x
+	return x, nil
+}
+
+// close lets go of the socket. Engine.mu is held.
+func (x *exit) close() error {
+	if x.owner != nil {
+		x.owner.pins--
+		x.association.engine.release(x.owner)
+		return nil
+	}
+	x.association.counts.overflow(x.conn)
+	return x.conn.Close()
 }
 
 // openExit opens a socket; source is the name of the first one that leaves by it.
@@ -103,7 +131,7 @@ func (x *exit) open() (*pktinfo.Conn, error) {
 		Control:     e.control,
 	}
 	if x.key.ports.IsZero() {
-		return e.bind(ctx, &lc, "udp", netip.AddrPortFrom(x.key.addr, x.key.port))
+		return e.bind(ctx, &lc, "udp", netip.AddrPortFrom(x.key.addr, 0))
 	}
 	for port := range portsOf(x.key.ports) {
 		at := netip.AddrPortFrom(x.key.addr, port)

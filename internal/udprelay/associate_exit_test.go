@@ -1,6 +1,7 @@
 package udprelay
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -72,10 +73,60 @@ func TestAssociateOwnSockets(t *testing.T) {
 	if n != 4 {
 		t.Errorf("%d sockets, want 4", n)
 	}
-	// Another association cannot have the port, and says so.
+}
+
+// TestAssociateSharedPort has two associations and a forward leave from one fixed port:
+// each gets the answers of its own peer. The same peer is for one of them, until that
+// ends.
+func TestAssociateSharedPort(t *testing.T) {
+	e, lines := newEngine(t)
+	outside := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.4"), freePort(t, "127.0.0.4"))
+	d := byRules(t, []dialer.Rule{{Name: "fixed", SourcePort: outside.Port(), Use: useOf("wan2", "127.0.0.4")}})
+	var peers []*peer
+	for i := range 3 {
+		peers = append(peers, newPeer(t, fmt.Sprintf("127.0.0.%d:0", 11+i), false))
+	}
+	a := associate(t, e, d, nil)
 	b := associate(t, e, d, func(s *AssociateSettings) { s.Flow.Client = netip.MustParseAddrPort("127.0.0.10:1") })
-	send(t, open(t, "127.0.0.10:0"), b.Addr(), datagram(fixed.addr, "never"))
+	f := forward(t, e, "127.0.0.1:0", &Settings{Dialer: d, Target: to(peers[2].addr)})
+	first, second, third := open(t, "127.0.0.9:0"), open(t, "127.0.0.10:0"), open(t, "127.0.0.1:0")
+	for _, text := range []string{"hello", "", strings.Repeat("x", 65507-headerIPv4)} {
+		through(t, first, a, peers[0].addr, text)
+		through(t, second, b, peers[1].addr, text)
+		echo(t, third, addrPort(f.conn), text)
+	}
+	for i, p := range peers {
+		for _, from := range p.sources(t, 3) {
+			if from != outside {
+				t.Errorf("peer %d was called from %v, want %v", i, from, outside)
+			}
+		}
+	}
+	if s := e.Stats(); s.Owners != 1 {
+		t.Errorf("%d owners, want 1", s.Owners)
+	}
+	send(t, second, b.Addr(), datagram(peers[0].addr, "never"))
 	until(t, "it is refused", func() bool { return dropped(e, Refused) == 1 })
+	if lines.count(ErrPortTaken.Error()) != 1 {
+		t.Errorf("log: %s", lines)
+	}
+	send(t, open(t, "127.0.0.20:0"), outside, "from a stranger")
+	until(t, "a stranger is dropped", func() bool { return dropped(e, Stranger) == 1 })
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	through(t, second, b, peers[0].addr, "it is mine now")
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	through(t, second, b, peers[2].addr, "and this one")
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s := e.Stats(); s.Owners != 0 {
+		t.Errorf("%d owners, want 0", s.Owners)
+	}
+	open(t, outside.String()) // it is free
 }
 
 // TestAssociateLoop refuses destinations that are the relay's own sockets.

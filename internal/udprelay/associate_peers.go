@@ -21,6 +21,7 @@ type destination struct {
 	name    *associateName // nil: the client names it by its address
 	traffic *traffic       // of its source
 	foreign bool           // the source need not be on this host
+	flow    *flow          // by which the owner of a fixed port finds it; else nil
 
 	last atomic.Int64 // when the last datagram went, in nanoseconds of Engine.now
 
@@ -72,6 +73,7 @@ func (a *Association) admit(q *dialer.Flow, dec *dialer.Decision, name *associat
 		return nil, ErrLoop
 	}
 	r := routeOf(dec, q.Dst, 0)
+	r.counts = a.counts
 	a.makeRoom()
 	source, err := a.engine.enterSource(dec)
 	if err != nil {
@@ -91,6 +93,12 @@ func (a *Association) admit(q *dialer.Flow, dec *dialer.Decision, name *associat
 		foreign: r.freeBind,
 	}
 	d.last.Store(int64(a.engine.now()))
+	if x.owner != nil {
+		if err := a.engine.takePeer(d, r, a.settings.Flow.Client); err != nil {
+			a.engine.Limits.LeaveSource(source)
+			return nil, err
+		}
+	}
 	a.remember(d)
 	a.engine.Flows.Count(dec.Rule, r.name, nil)
 	return d, nil
@@ -136,6 +144,11 @@ func (a *Association) forget(d *destination) {
 		return
 	}
 	d.gone = true
+	if d.flow != nil {
+		a.engine.mu.Lock()
+		a.engine.leavePeer(d)
+		a.engine.mu.Unlock()
+	}
 	if d.name != nil {
 		d.name.destination = nil
 	} else {

@@ -32,10 +32,11 @@ type leg struct {
 	class uint8
 }
 
-// flow is one UDP conversation. A hundred thousand of them are to fit into 100 MiB
+// flow is one UDP conversation of a forward, or what an association has with a peer from
+// a fixed port; that one is in the table of its owner alone. A hundred thousand of them are to fit into 100 MiB
 // with all that belongs to them, so it has nothing that its entry has.
 type flow struct {
-	forward *Forward
+	forward *Forward // nil of an association's
 	owner   *owner
 	entry   *flows.Flow // Client, Dst and Src are the ends of the conversation
 	traffic *traffic
@@ -48,6 +49,8 @@ type flow struct {
 	trunk *trunk      // where it is shared
 	calls *calls      // likewise
 	stale atomic.Bool // the settings would have it leave from elsewhere
+
+	destination *destination // of an association
 
 	number  uint32 // in Engine.numbers
 	ifIndex int32  // where the client's first datagram came in

@@ -348,6 +348,9 @@ func (o *owner) claim(b *batch, first, end int) {
 			b.flows[i] = o.engine.distribute(now, trunk, &b.ms[i])
 		case fl == nil:
 			o.counts.drop(Stranger, datagrams(&b.ms[i]))
+		case fl.destination != nil:
+			fl.destination.answer(now, b, &b.ms[i])
+			b.flows[i] = nil
 		default:
 			fl.use(now)
 		}
@@ -357,7 +360,7 @@ func (o *owner) claim(b *batch, first, end int) {
 // failed charges an ICMP error to the flow whose datagram caused it.
 func (o *owner) failed(err pktinfo.SocketError) {
 	fl := o.alone(err.Peer)
-	if fl == nil {
+	if fl == nil || fl.forward == nil {
 		o.counts.icmp.Add(1)
 		return
 	}

@@ -288,7 +288,7 @@ func (e *Engine) loops(f *Forward, k key) bool {
 		if fl == nil {
 			fl = o.shared(asked)
 		}
-		if fl == nil {
+		if fl == nil || fl.forward == nil {
 			return false
 		}
 		if fl.forward == f {
