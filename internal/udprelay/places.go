@@ -9,7 +9,7 @@ import (
 func (e *Engine) takePlaces(o *opening) error {
 	client := o.key.from.Addr()
 	if err := e.Limits.EnterClient(client); err != nil {
-		return err
+		return &clientError{err}
 	}
 	_, err := e.enterSource(&o.decision)
 	if err != nil {
@@ -17,6 +17,11 @@ func (e *Engine) takePlaces(o *opening) error {
 	}
 	return err
 }
+
+// clientError is a limit that the client has reached, whatever source it would get.
+type clientError struct{ error }
+
+func (e *clientError) Unwrap() error { return e.error }
 
 // leavePlaces gives back what takePlaces took for the flow of that info.
 func (e *Engine) leavePlaces(i *flows.Info) {

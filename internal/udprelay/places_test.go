@@ -50,6 +50,38 @@ func TestLimitOfClient(t *testing.T) {
 	echo(t, third, asked, "z")
 }
 
+// TestLimitOfClientInPool asks no further member of a pool: none has more for the client.
+func TestLimitOfClientInPool(t *testing.T) {
+	e, lines := limited(t, egress.Bounds{PerClient: egress.Bound{Connections: 1}})
+	p := newPeer(t, "127.0.0.1:0", false)
+	pool := &dialer.Pool{Name: "both", Of: []dialer.Member{{Source: source("wan1", "127.0.0.2")}, {Source: source("wan2", "127.0.0.3")}}}
+	f := forward(t, e, "127.0.0.1:0", &Settings{Dialer: always(t, dialer.Use{Pool: pool}), Target: to(p.addr)})
+	echo(t, open(t, "127.0.0.9:0"), addrPort(f.conn), "x")
+	wantLimited(t, e, lines, func() { send(t, open(t, "127.0.0.9:0"), addrPort(f.conn), "y") }, "limits.per_client.connections = 1, of 127.0.0.9/32")
+	if strings.Contains(lines.String(), "no other member") {
+		t.Errorf("the other member was asked:\n%s", lines)
+	}
+}
+
+// TestPoolPassesFullOver takes the members that have places.
+func TestPoolPassesFullOver(t *testing.T) {
+	e, lines := limited(t, egress.Bounds{Sources: map[string]egress.Bound{"wan1": {Connections: 1}, "wan2": {Connections: 2}}})
+	p := newPeer(t, "127.0.0.1:0", false)
+	pool := &dialer.Pool{Name: "both", Of: []dialer.Member{{Source: source("wan1", "127.0.0.2")}, {Source: source("wan2", "127.0.0.3")}}}
+	f := forward(t, e, "127.0.0.1:0", &Settings{Dialer: always(t, dialer.Use{Pool: pool}), Target: to(p.addr)})
+	for range 3 {
+		echo(t, open(t, "127.0.0.9:0"), addrPort(f.conn), "x")
+	}
+	count := make(map[netip.Addr]int)
+	for _, saw := range p.sources(t, 3) {
+		count[saw.Addr()]++
+	}
+	if count[netip.MustParseAddr("127.0.0.2")] != 1 || count[netip.MustParseAddr("127.0.0.3")] != 2 {
+		t.Errorf("the peer was called from %v, want 1 and 2 times", count)
+	}
+	wantLimited(t, e, lines, func() { send(t, open(t, "127.0.0.9:0"), addrPort(f.conn), "y") }, `limit = 2, of source \"wan2\"`)
+}
+
 // TestLimitOfSource counts the flows of forwards and the destinations of associations.
 func TestLimitOfSource(t *testing.T) {
 	e, lines := limited(t, egress.Bounds{Sources: map[string]egress.Bound{"wan1": {Connections: 3}}})

@@ -125,7 +125,7 @@ func retry[T any](d *dialer.Dialer, q *dialer.Flow, dec *dialer.Decision, use fu
 		switch {
 		case err == nil:
 			return x, nil
-		case !dec.Retries(err):
+		case !dec.Retries(err), errors.As(err, new(*clientError)):
 			return x, join(append(failed, err))
 		}
 		tried, failed = append(tried, dec.Source), append(failed, err)
