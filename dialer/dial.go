@@ -32,7 +32,8 @@ type Dialer struct {
 	// for up.
 	State State
 
-	// Limiter bounds the flows of each source. DialFlow and ListenFlow take a place, and
+	// Limiter bounds the flows of each source. DialFlow and ListenFlow take a place, one
+	// for all addresses of a name that are tried side by side from the same source, and
 	// who gets their connection or listener calls Release when it is closed. DialContext
 	// does not ask it, as nobody would give the place back. Nil: no limit.
 	Limiter Limiter

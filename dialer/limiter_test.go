@@ -122,6 +122,35 @@ func TestLosersGiveTheirPlaceBack(t *testing.T) {
 	}
 }
 
+// TestRaceTakesOnePlace has the last place of a source, and a name whose first address
+// does not answer: the attempts share the place, and the connection keeps it.
+func TestRaceTakesOnePlace(t *testing.T) {
+	server := serve(t, "127.0.0.1:0")
+	blackHole(t, "127.0.0.8:"+port(server))
+	pool := &dialer.Pool{Name: "p", Of: []dialer.Member{{Source: wan1}, {Source: six}}}
+	for _, u := range []dialer.Use{from(wan1), of(pool)} {
+		p := newPlaces(map[*dialer.Source]int{wan1: 1})
+		d := &dialer.Dialer{
+			Table:         newTable(t, u),
+			Limiter:       p,
+			FallbackDelay: time.Millisecond,
+			Resolver:      answers{"a.example": addrs("127.0.0.8", "127.0.0.1")},
+		}
+		_, dec := dial(t, d, tcp("a.example:"+port(server)))
+		if n := p.of(wan1); n != 1 {
+			t.Errorf("%v: a connection holds %d places", u, n)
+		}
+		wantErr(t, refused(t, d, tcp(server.String())), dialer.ErrLimit)
+		d.Release(&dec)
+		if n := p.of(wan1); n != 0 {
+			t.Errorf("%v: %d places are taken after the end", u, n)
+		}
+		dial(t, d, tcp(server.String()))
+		d.Resolver = answers{"a.example": addrs("127.0.0.8", "127.0.0.9")}
+		wantErr(t, refused(t, d, tcp("a.example:"+port(server))), dialer.ErrLimit)
+	}
+}
+
 // TestPoolPassesFullOver takes the members that have places, whether they are full when
 // one is picked or have become so when it is dialled.
 func TestPoolPassesFullOver(t *testing.T) {

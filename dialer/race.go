@@ -27,6 +27,7 @@ func (d *Dialer) race(ctx context.Context, f *Flow, flows []Flow) (net.Conn, Dec
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	results := make(chan outcome)
+	racing := d.shared()
 	timer := time.NewTimer(d.fallbackDelay())
 	defer timer.Stop()
 	started := 0
@@ -34,7 +35,7 @@ func (d *Dialer) race(ctx context.Context, f *Flow, flows []Flow) (net.Conn, Dec
 		if started == len(flows) {
 			return
 		}
-		go d.attempt(ctx, flows, started, results)
+		go racing.attempt(ctx, flows, started, results)
 		started++
 		timer.Reset(d.fallbackDelay())
 	}
@@ -49,7 +50,7 @@ func (d *Dialer) race(ctx context.Context, f *Flow, flows []Flow) (net.Conn, Dec
 		case o := <-results:
 			ended++
 			if o.err == nil {
-				go d.closeLosers(results, started-ended)
+				go racing.closeLosers(results, started-ended)
 				return o.conn, o.dec, nil
 			}
 			failed[o.i] = o
