@@ -47,7 +47,7 @@ func diagnose(err error) error {
 		return err
 	}
 	if errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("the kernel's verifier refuses the hooks, which is a fault of theirs: %v", err) // not os.ErrPermission
+		return errors.New("the kernel's verifier refuses the hooks, which is a fault of theirs: " + err.Error()) // not os.ErrPermission
 	}
 	for _, n := range needed {
 		if errors.Is(features.HaveProgramHelper(ebpf.CGroupSockAddr, n.function), ebpf.ErrNotSupported) {
