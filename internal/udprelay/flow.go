@@ -18,6 +18,7 @@ var (
 	ErrPortTaken  = errors.New("source port is taken for this destination")
 	ErrNotAllowed = errors.New("client is not allowed")
 	ErrMoved      = errors.New("the configuration gives the client another source now")
+	ErrDisplaced  = errors.New("its port is the source port of a listener or a rule")
 	ErrLoop       = errors.New("the forward leads back to itself")
 )
 

@@ -136,6 +136,9 @@ func (e *Engine) fixedPort(r *route) (*owner, error) {
 		delete(e.closing, at)
 	}
 	o, err := e.open(r, r.port)
+	if isInUse(err) {
+		e.displace(at)
+	}
 	if err != nil {
 		return nil, explain(err, r, at)
 	}
