@@ -219,7 +219,7 @@ func (h *harness) vanish() {
 	h.storm()
 	h.Proxy.DelAddr(h.t, "wan0", four)
 	h.Proxy.DelAddr(h.t, "wan0", six)
-	time.Sleep(20 * time.Millisecond) // long enough for flows to meet the gap
+	time.Sleep(time.Duration(20+h.IntN(200)) * time.Millisecond) // long enough for flows to meet the gap
 	h.Proxy.AddAddr(h.t, "wan0", four)
 	h.Proxy.AddAddr(h.t, "wan0", six)
 	// The kernel's own choice for IPv6 is the address that was added last, which
