@@ -226,16 +226,32 @@ use = "deny"
 `
 
 // TestPlanIPRouteLeavesByTheLink: flows leave by the link of their source, so that the
-// providers drop nothing.
+// providers drop nothing, whether a route or the configuration names the gateway there.
 func TestPlanIPRouteLeavesByTheLink(t *testing.T) {
 	nstest.Need(t, "ip", "sh", "nft")
-	p := nstest.NewProviders(t)
-	script(t, p.Host, "ip route add default via 192.0.2.1 dev wan2 metric 500\nip -6 route add default via 2001:db8:7::1 dev wan2 metric 5000\n")
-	cfg, _ := parse(t, atTwoProviders)
-	plan := routePlan(t, p.Host, cfg, explain.PlanIPRoute)
-	golden(t, "plan.sh", plan.Text)
+	const second = `second = ["192.0.2.7", "2001:db8:7::7"]`
+	t.Run("route", func(t *testing.T) {
+		p := nstest.NewProviders(t)
+		script(t, p.Host, "ip route add default via 192.0.2.1 dev wan2 metric 500\nip -6 route add default via 2001:db8:7::1 dev wan2 metric 5000\n")
+		cfg, _ := parse(t, atTwoProviders)
+		golden(t, "plan.network", routePlan(t, p.Host, cfg, explain.PlanNetworkd).Text)
+		plan := routePlan(t, p.Host, cfg, explain.PlanIPRoute)
+		golden(t, "plan.sh", plan.Text)
+		leavesByItsLink(t, p, plan.Text)
+	})
+	t.Run("gateway", func(t *testing.T) {
+		p := nstest.NewProviders(t)
+		named := strings.Replace(second, "[", "{ ip = [", 1) + `, gateway = ["192.0.2.1", "2001:db8:7::1"] }`
+		cfg, _ := parse(t, strings.Replace(atTwoProviders, second, named, 1))
+		leavesByItsLink(t, p, routePlan(t, p.Host, cfg, explain.PlanIPRoute).Text)
+	})
+}
+
+// leavesByItsLink runs a plan of atTwoProviders and connects to both sides of it.
+func leavesByItsLink(t *testing.T, p *nstest.Providers, plan string) {
+	t.Helper()
 	cmd := exec.Command("sh", "-e")
-	cmd.Stdin = strings.NewReader(plan.Text)
+	cmd.Stdin = strings.NewReader(plan)
 	if r := p.Host.Run(t, cmd); r.Err != nil {
 		t.Fatal(r)
 	}
@@ -272,8 +288,6 @@ func TestPlanIPRouteLeavesByTheLink(t *testing.T) {
 	if n := p.Dropped(t, p.First) + p.Dropped(t, p.Second); n != 0 {
 		t.Errorf("the providers dropped %d packets", n)
 	}
-	networkd := routePlan(t, p.Host, cfg, explain.PlanNetworkd)
-	golden(t, "plan.network", networkd.Text)
 }
 
 // randomRules returns a configuration whose rules overlap much.

@@ -184,7 +184,7 @@ func (r *routePlan) routes(k *kernelRule, is4 bool, table host.Table) []ipRoute 
 }
 
 // route returns the route to the whole of a destination: that of "main" around it, or
-// where this leads by another link than that of the source the default route there.
+// where this leads by another way than that of the source the one which does.
 func (r *routePlan) route(k *kernelRule, d dest, table host.Table) ipRoute {
 	way := host.TableRoute{Type: host.RouteUnreachable}
 	for _, m := range r.policy.Routes {
@@ -193,23 +193,38 @@ func (r *routePlan) route(k *kernelRule, d dest, table host.Table) ipRoute {
 			way = m
 		}
 	}
-	src := r.source(k, d)
-	if owner, ok := r.host.OwnerLink(src); ok && owner.Carries() && owner.Name != way.Link {
-		c := egressCure{host: r.host, policy: r.policy, query: host.RouteQuery{Src: src}, owner: owner}
+	o := r.origin(k, d)
+	neighbours := way.Type == host.RouteUnicast && !way.Gateway.IsValid() && way.Dst.Bits() > 0
+	switch {
+	case !o.addr.IsValid():
+	case o.gateway.IsValid() && o.gateway != way.Gateway && !neighbours:
+		way = host.TableRoute{Type: host.RouteUnicast, Gateway: o.gateway, Link: r.linkTo(o.gateway, o.link)}
+	case o.link != "" && o.link != way.Link:
+		c := egressCure{host: r.host, policy: r.policy, query: host.RouteQuery{Src: o.addr}, owner: host.Link{Name: o.link}}
 		if by := c.defaultRoute(); by.Dst.IsValid() {
 			way = by
 		} else {
-			r.gap(k, true, "%v is on %s, and no default route leads by that link; the packets leave by another", src, owner.Name)
+			r.gap(k, true, "packets from %v belong to %s, and no default route leads by that link; they leave by another", o.addr, o.link)
 		}
 	}
 	way.Dst = d.prefix
 	return r.withSource(k, way, d, table)
 }
 
+// linkTo returns the link in a subnet of which a gateway is, else the one given.
+func (r *routePlan) linkTo(gw netip.Addr, otherwise string) string {
+	for _, a := range r.host.Addresses() {
+		if !gw.IsLinkLocalUnicast() && a.Prefix.Contains(gw) {
+			return a.Link
+		}
+	}
+	return otherwise
+}
+
 // withSource returns the route m of table, with the source that d has.
 func (r *routePlan) withSource(k *kernelRule, m host.TableRoute, d dest, table host.Table) ipRoute {
 	m.Table, m.Metric = table, 0
-	src := r.source(k, d)
+	src := r.origin(k, d).addr
 	switch {
 	case d.to.use.Kernel:
 	case src.IsValid():
@@ -226,8 +241,14 @@ func (r *routePlan) withSource(k *kernelRule, m host.TableRoute, d dest, table h
 	return ipRoute{TableRoute: m, onLink: m.Gateway.IsValid() && !onLink(r.host, m.Link, m.Gateway)}
 }
 
-// source returns the address for a destination; it is not valid where flows are refused.
-func (r *routePlan) source(k *kernelRule, d dest) netip.Addr {
+// origin is where flows to a destination leave from.
+type origin struct {
+	addr    netip.Addr // not valid where they are refused, or the kernel chooses
+	link    string     // the one that they belong to; empty: any
+	gateway netip.Addr // the one that the configuration names
+}
+
+func (r *routePlan) origin(k *kernelRule, d dest) origin {
 	is4 := d.prefix.Addr().Is4()
 	u := d.to.use
 	in := func(format string, args ...any) {
@@ -239,17 +260,28 @@ func (r *routePlan) source(k *kernelRule, d dest) netip.Addr {
 	case u.Pool != nil:
 		in("routes know no pools: always its first member of the family")
 		for _, m := range u.Pool.Of {
-			if a := r.addressOf(m.Source, is4, in); a.IsValid() {
-				return a
+			if o := r.originOf(m.Source, is4, in); o.addr.IsValid() {
+				return o
 			}
 		}
 	case u.Source != nil:
 		if d.to.port != 0 {
 			in("the local port is the program's own, not %d", d.to.port)
 		}
-		return r.addressOf(u.Source, is4, in)
+		return r.originOf(u.Source, is4, in)
 	}
-	return netip.Addr{}
+	return origin{}
+}
+
+func (r *routePlan) originOf(s *dialer.Source, is4 bool, in func(string, ...any)) origin {
+	o := origin{addr: r.addressOf(s, is4, in), link: s.Device, gateway: r.cfg.Options(s.Name).Gateway(is4)}
+	if owner, ok := r.host.OwnerLink(o.addr); ok && owner.Carries() && o.link == "" {
+		o.link = owner.Name
+	}
+	if s.Mark != 0 {
+		in("packets have no mark, which other rules of ip-rule(8) may ask for")
+	}
+	return o
 }
 
 // addressOf returns the address of the family that routes can have, and says what they
