@@ -123,3 +123,49 @@ func (r *rig) startRun(t *testing.T, by []string, args ...string) *nstest.Proces
 	}
 	return p
 }
+
+// onTerminal is a Python program that runs a command on a terminal of its own, presses
+// Ctrl-C once it is ready, then sends SIGUSR1 to it, and prints what was on the terminal
+// and the exit code.
+const onTerminal = `
+import os, pty, signal, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[1], sys.argv[1:])
+seen = b""
+def until(word):
+    global seen
+    while word not in seen:
+        try:
+            more = os.read(terminal, 1000)
+        except OSError: # the terminal is closed
+            return
+        if not more:
+            return
+        seen += more
+until(b"ready")
+os.write(terminal, b"\x03")
+until(b"interrupted")
+os.kill(pid, signal.SIGUSR1)
+until(b"no such word")
+print(seen.decode().count("interrupted"), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+`
+
+// TestRunOnTerminal presses Ctrl-C, which sends SIGINT to both run and its command: the
+// command gets it once. Run passes signals on in their order, so that the second
+// SIGINT would come before SIGUSR1.
+func TestRunOnTerminal(t *testing.T) {
+	r := newRig(t)
+	const command = `
+import os, signal
+signal.signal(signal.SIGINT, lambda *_: os.write(1, b"interrupted\n"))
+signal.signal(signal.SIGUSR1, lambda *_: os._exit(9))
+os.write(1, b"ready\n")
+while True:
+    signal.pause()
+`
+	got := r.run("python3", "-c", onTerminal, r.binary.Build(t), "run", "--proxy", "--", "python3", "-c", command)
+	if got.Err != nil || got.Stdout != "1 9\n" {
+		t.Errorf("want one interruption and the exit code 9: %v", got)
+	}
+}

@@ -15,6 +15,7 @@ type banner struct {
 	Config  string     `json:"config"`
 	Default string     `json:"default"`
 	Listen  []listener `json:"listen"`
+	Attach  []string   `json:"attach,omitempty"` // the services and control groups that the rules are for
 	Try     string     `json:"try,omitempty"` // a command to paste
 }
 
@@ -61,6 +62,9 @@ func newBanner(cfg *config.Config, addrs []net.Addr) *banner {
 			}
 		}
 		b.Listen = append(b.Listen, out)
+	}
+	for i := range cfg.Attach {
+		b.Attach = append(b.Attach, cfg.Attach[i].Name())
 	}
 	return b
 }
@@ -112,6 +116,9 @@ func (b *banner) text() string {
 	fmt.Fprintf(&t, "srcproxy %s is ready (%s, default %s)\n", b.Version, b.Config, b.Default)
 	for _, l := range b.Listen {
 		fmt.Fprintf(&t, "  %s\n", l.text())
+	}
+	for _, name := range b.Attach {
+		fmt.Fprintf(&t, "  in the kernel, for %s\n", name)
 	}
 	if b.Try != "" {
 		fmt.Fprintf(&t, "Try it:\n  %s\n", b.Try)

@@ -3,6 +3,7 @@ package cgroup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +38,9 @@ func (n *notifier) add(path string, events uint32) error {
 	err = raw.Control(func(fd uintptr) {
 		_, inner = unix.InotifyAddWatch(int(fd), path, events)
 	})
+	if errors.Is(inner, unix.ENOSPC) {
+		inner = fmt.Errorf("%w: the user watches too many files; as root: sysctl -w fs.inotify.max_user_watches=524288", inner)
+	}
 	if inner != nil {
 		inner = &os.PathError{Op: "inotify_add_watch", Path: path, Err: inner}
 	}

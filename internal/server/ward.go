@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,7 +58,7 @@ func (w *Ward) raise(ctx context.Context, cfg *config.Config, rules *cgroupbpf.R
 	}
 	w.watches.Go(h.Wait)
 	sources := &egress.Sources{Host: h, Log: log}
-	sources.Set(sourcesOf(cfg))
+	sources.Set(usedBy(rules, sourcesOf(cfg)))
 	w.watches.Go(func() { sources.Run(ctx) })
 	if err := w.probe(cfg, h, sources); err != nil {
 		return err
@@ -98,6 +100,14 @@ func (w *Ward) probe(cfg *config.Config, h *host.Host, sources *egress.Sources) 
 	w.probes = &egress.Probes{Host: h, Sources: sources}
 	w.probes.Set(sourcesOf(cfg), dialers.Resolver(nil))
 	return nil
+}
+
+// usedBy returns the sources that rules can pick: of others there is nothing to tell.
+func usedBy(rules *cgroupbpf.Rules, list []egress.Source) []egress.Source {
+	addrs := rules.Addrs()
+	return slices.DeleteFunc(list, func(s egress.Source) bool {
+		return s.Interface == "" && !slices.ContainsFunc(s.Addrs, func(a netip.Addr) bool { return slices.Contains(addrs, a) })
+	})
 }
 
 // newGroup makes a cgroup below that of this process, and removes what killed ones of
