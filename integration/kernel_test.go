@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -167,7 +168,7 @@ func pipe(t *testing.T) (r, w *os.File) {
 // ask starts the asker by a command such as "srcproxy run --".
 func (r *rig) ask(t *testing.T, by ...string) (*nstest.Process, *ask) {
 	t.Helper()
-	args := append(by, "python3", "-c", asker)
+	args := slices.Concat(by, []string{"python3", "-c", asker})
 	return r.startAsk(t, exec.Command(args[0], args[1:]...))
 }
 

@@ -64,8 +64,13 @@ while :; do sleep 0.01; done`
 		signal unix.Signal
 		want   int
 	}{
-		{unix.SIGHUP, 1}, {unix.SIGINT, 2}, {unix.SIGQUIT, 3}, {unix.SIGTERM, 15},
-		{unix.SIGUSR1, 10}, {unix.SIGUSR2, 12}, {unix.SIGALRM, 14},
+		{unix.SIGHUP, 1},
+		{unix.SIGINT, 2},
+		{unix.SIGQUIT, 3},
+		{unix.SIGTERM, 15},
+		{unix.SIGUSR1, 10},
+		{unix.SIGUSR2, 12},
+		{unix.SIGALRM, 14},
 	} {
 		t.Run(unix.SignalName(tt.signal), func(t *testing.T) {
 			p := r.startRun(t, nil, "--proxy", "--", "sh", "-c", command)

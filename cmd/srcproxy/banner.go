@@ -16,7 +16,7 @@ type banner struct {
 	Default string     `json:"default"`
 	Listen  []listener `json:"listen"`
 	Attach  []string   `json:"attach,omitempty"` // the services and control groups that the rules are for
-	Try     string     `json:"try,omitempty"` // a command to paste
+	Try     string     `json:"try,omitempty"`    // a command to paste
 }
 
 type listener struct {

@@ -96,7 +96,7 @@ func fromTerminal(s os.Signal) bool {
 	if err != nil {
 		return false // there is no terminal
 	}
-	defer tty.Close()
+	defer func() { _ = tty.Close() }() // it was only asked
 	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
 	return err == nil && group == unix.Getpgrp()
 }
@@ -150,7 +150,7 @@ func (c *child) whyNot(err error) error {
 	case errors.Is(err, unix.EPERM) && c.account != nil:
 		return codeError{exitRun, fmt.Errorf("run as %s: %w; only root may do that", c.account.name, err)}
 	case errors.Is(err, unix.EACCES) && c.account == nil && c.executable():
-		return codeError{exitRun, fmt.Errorf("%w: to move a process into another cgroup, this one has to be inside what was delegated to it: systemd-run --user --scope -p Delegate=yes srcproxy run ...", err)}
+		return codeError{exitRun, fmt.Errorf("%w: to move a process into another cgroup, this one has to be inside what was delegated to it: systemd-run --user --scope -p Delegate=yes srcproxy run", err)}
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EOPNOTSUPP):
 		return codeError{exitRun, fmt.Errorf("start in the cgroup: %w", err)}
 	}

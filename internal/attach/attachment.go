@@ -231,7 +231,7 @@ func (a *attachment) takeOff(path string) error {
 	if err != nil {
 		return nil // it is gone, and the hooks with it
 	}
-	defer g.Close()
+	defer func() { _ = g.Close() }() // a directory that was only read
 	if a.old != nil {
 		return a.old.Attach(g, a.plane)
 	}

@@ -86,7 +86,7 @@ func sweep(path string) error {
 	if err != nil {
 		return gone(err)
 	}
-	defer g.Close()
+	defer func() { _ = g.Close() }() // a directory that was only read
 	if populated, err := g.Populated(); err != nil || populated {
 		return gone(err)
 	}

@@ -126,7 +126,7 @@ func newGroup() (*cgroup.Group, error) {
 	}
 	g, err := cgroup.Create(own, wardPrefix)
 	if errors.Is(err, fs.ErrPermission) {
-		err = fmt.Errorf("%w: this user may not make cgroups here; in a scope of its own it may: systemd-run --user --scope -p Delegate=yes srcproxy run ...", err)
+		err = fmt.Errorf("%w: this user may not make cgroups here; in a scope of its own it may: systemd-run --user --scope -p Delegate=yes srcproxy run", err)
 	}
 	return g, err
 }
