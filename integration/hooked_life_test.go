@@ -324,14 +324,21 @@ func TestKernelPlaneCapabilities(t *testing.T) {
 			t.Errorf("without %s: got %v", names[without], err)
 		}
 	}
-	if err := os.Chmod(h.group.Path(), 0o755); err != nil {
-		t.Fatal(err)
-	}
 	dir := mountBPF(t)
-	if err := os.Chown(dir, 65534, 65534); err != nil {
+	if err := h.plane.Pin(filepath.Join(dir, "root", "one")); err != nil {
 		t.Fatal(err)
 	}
 	err := as(t, all, func() error {
+		_, err := cgroupbpf.Open(filepath.Join(dir, "root", "one"))
+		return err
+	})
+	if !errors.Is(err, os.ErrPermission) || strings.Contains(err.Error(), "missing") {
+		t.Errorf("pins of root: got %v", err)
+	}
+	if err := os.Chown(dir, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	err = as(t, all, func() error {
 		p, err := cgroupbpf.Load(nil)
 		if err != nil {
 			return err

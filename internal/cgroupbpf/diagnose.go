@@ -39,15 +39,16 @@ var needed = [...]struct {
 
 // diagnose adds to err, which the kernel gave, what the kernel or the process lacks.
 func diagnose(err error) error {
-	// The verifier refuses by EACCES what CAP_PERFMON would allow.
-	if missing := missingCapabilities(); errors.Is(err, os.ErrPermission) && missing != nil {
+	var verifier *ebpf.VerifierError
+	verified := !errors.As(err, &verifier) // it refuses by EACCES what CAP_PERFMON would allow
+	if missing := missingCapabilities(); missing != nil && (errors.Is(err, unix.EPERM) || !verified) {
 		return &privilegeError{missing, err}
 	}
-	if errors.Is(err, unix.EPERM) || errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if errors.Is(err, unix.EACCES) {
+	if !verified && errors.Is(err, unix.EACCES) {
 		return errors.New("the kernel's verifier refuses the hooks, which is a fault of theirs: " + err.Error()) // not os.ErrPermission
+	}
+	if errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	for _, n := range needed {
 		if errors.Is(features.HaveProgramHelper(ebpf.CGroupSockAddr, n.function), ebpf.ErrNotSupported) {
