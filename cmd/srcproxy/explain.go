@@ -39,7 +39,7 @@ another link than the one that has their source, and prints the commands that cu
 
 It asks the running service when that serves this very file. It sends nothing but
 queries for the name, unless --dial is given. It ends with 1 when no address may be
-dialled. At a forward, DEST can be left out.`,
+dialled, or packets to all of them are lost. At a forward, DEST can be left out.`,
 		Example: "  srcproxy explain smtp.mail.example:25 --client 10.0.8.4",
 		Args:    cobra.ArbitraryArgs,
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.explain(cmd, &q, args) },

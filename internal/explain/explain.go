@@ -181,12 +181,13 @@ func (e *Explainer) Explain(ctx context.Context, q Question) *Answer {
 	return a
 }
 
-// Reachable reports whether one of the addresses may be dialled, and if they were
-// dialled, whether one could be reached.
+// Reachable reports whether one of the addresses may be dialled and packets to it are
+// not lost on their way, and if they were dialled, whether one could be reached. A
+// service refuses a source whose packets take a wrong way.
 func (a *Answer) Reachable() bool {
 	for _, w := range a.Walks {
 		for _, d := range w.Addresses {
-			if d.passable() && (d.Dialled == nil || d.Dialled.Err == "") {
+			if d.passable() && (d.Way == nil || d.Way.Fault == nil) && (d.Dialled == nil || d.Dialled.Err == "") {
 				return true
 			}
 		}
