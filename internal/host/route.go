@@ -135,9 +135,16 @@ func (l linkTable) route(q RouteQuery) (RouteAnswer, error) {
 			return RouteAnswer{}, &RouteError{Query: q, Err: ErrForeign, Errno: unix.EADDRNOTAVAIL}
 		}
 	}
+	asked := q
 	way, err := l.ask(q, 0)
+	if q.Link != "" && q.Src.Is6() && way.Link != q.Link {
+		// Here the kernel prefers the source to the link, on a socket that is bound to the
+		// link it does not (RT6_LOOKUP_F_IFACE in ip6_route_output_flags).
+		q.Src = netip.Addr{}
+		way, err = l.ask(q, 0)
+	}
 	if err != nil {
-		return RouteAnswer{}, routeError(q, err)
+		return RouteAnswer{}, routeError(asked, err)
 	}
 	a := RouteAnswer{Type: way.Type, Link: way.Link, Gateway: way.Gateway, Table: way.Table, PrefSrc: way.Src}
 	// The answer lacks which route it was: that is a question of its own (Linux 4.13).

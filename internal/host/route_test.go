@@ -181,7 +181,7 @@ func TestRouteOfTheAnswer(t *testing.T) {
 func TestWrongEgress(t *testing.T) {
 	nstest.Need(t, "ip")
 	inNamespace(t, func() error {
-		if err := commands(twoProviders + "ip addr add 198.51.100.11/24 dev w2 metric 1000\n"); err != nil {
+		if err := commands(twoProviders + "ip addr add 198.51.100.11/24 dev w2 metric 1000\nip -6 route add default via 2001:db8:2::1 dev w2 metric 2000\n"); err != nil {
 			return err
 		}
 		s, err := Read()
@@ -203,6 +203,8 @@ func TestWrongEgress(t *testing.T) {
 			{"192.0.2.7", "198.51.100.10", "", ""},   // stays here
 			{"2001:db8:1::10", "2001:db8:77::1", "", ""},
 			{"2001:db8:2::7", "2001:db8:77::1", "", "w2"},
+			{"2001:db8:2::7", "2001:db8:77::1", "w2", ""},
+			{"2001:db8:1::10", "2001:db8:77::1", "w2", "w1"},
 		} {
 			src := netip.MustParseAddr(tt.src)
 			a, err := Route(RouteQuery{Dst: netip.MustParseAddr(tt.dst), Src: src, Link: tt.link})
