@@ -17,9 +17,9 @@ const steeringConfig = `
 default = "deny"
 [sources]
 plain  = ["198.51.100.10", "2001:db8:1::10"]
-device = { ip = ["198.51.100.11", "2001:db8:1::11"], device = "lan0" }
-mark   = { ip = ["198.51.100.12", "2001:db8:1::12"], mark = 7 }
-ports  = { ip = "198.51.100.11", device = "lan0", ports = "40000-40009" }
+device = { ip = ["198.51.100.11", "2001:db8:1::11"], device = "lan0", gateway = ["192.0.2.100", "2001:db8:8::100"] }
+mark   = { ip = ["198.51.100.12", "2001:db8:1::12"], mark = 7, gateway = ["192.0.2.100", "2001:db8:8::100"] }
+ports  = { ip = "198.51.100.11", device = "lan0", gateway = "192.0.2.100", ports = "40000-40009" }
 [[rules]]
 port = [80, 180]
 use  = "plain"
