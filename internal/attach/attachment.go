@@ -3,6 +3,7 @@ package attach
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -81,13 +82,25 @@ func (a *attachment) start() error {
 	return a.relieve()
 }
 
-// places returns where the hooks belong. That of a service is made.
+// places returns where the hooks belong. The slice of a service is made; where only root
+// may do that, systemd does when the service is in it.
 func (a *attachment) places() ([]cgroup.Place, error) {
 	if a.entry.Service == "" {
 		return []cgroup.Place{{Path: a.set.Tree.Path(a.entry.Cgroup)}}, nil
 	}
-	slice, err := a.set.Tree.MakeSlice(a.entry.Service)
-	return []cgroup.Place{{Path: slice}, {Unit: a.entry.Service}}, err
+	return []cgroup.Place{{Path: a.slice()}, {Unit: a.entry.Service}}, a.makeSlice()
+}
+
+func (a *attachment) makeSlice() error {
+	_, err := a.set.Tree.MakeSlice(a.entry.Service)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	if a.set.Log != nil {
+		a.set.Log.Warn("the slice cannot be made: when systemd makes it, the first packets of the service may not be ruled",
+			"attach", a.entry.Name, "cure", "mkdir -p '"+a.slice()+"'", "err", err)
+	}
+	return nil
 }
 
 // keep has the hooks on what is at p, until the attachment is stopped. The result of
@@ -120,7 +133,7 @@ func (a *attachment) changed(p cgroup.Place, g *cgroup.Group, before string) (pa
 	if g == nil {
 		a.set.info("waiting for the control group", "attach", a.entry.Name, "cgroup", a.nameOf(p))
 		if p.Path != "" && a.entry.Service != "" {
-			_, err = a.set.Tree.MakeSlice(a.entry.Service) // who stopped the slice has removed it
+			err = a.makeSlice() // who stopped the slice has removed it
 		}
 		return "", err
 	}

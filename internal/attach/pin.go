@@ -68,7 +68,7 @@ func removeSlice(t *cgroup.Tree, service string) error {
 	slice := filepath.Join(t.Dir, cgroup.SlicePath(service))
 	for _, dir := range []string{slice, filepath.Dir(slice)} {
 		err := unix.Rmdir(dir)
-		if err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, fs.ErrNotExist) {
+		if err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
 			return &os.PathError{Op: "rmdir", Path: dir, Err: err}
 		}
 	}
