@@ -4,6 +4,7 @@ package cgroupbpf
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"net/netip"
 	"os"
@@ -276,5 +277,47 @@ func TestInterface(t *testing.T) {
 	six := dialer.Flow{Network: "tcp", Dst: netip.MustParseAddrPort("[2001:db8::1]:80")}
 	if got := a.judge(t, six); got.err != dialer.ErrNoSource {
 		t.Errorf("by the other family: got %+v, want %v", got, dialer.ErrNoSource)
+	}
+}
+
+// TestScale judges by 10 rules and by 100,000: neither has the answer more of them, nor does it take much longer.
+func TestScale(t *testing.T) {
+	a := newAsker(t)
+	cost := make(map[int]time.Duration)
+	for _, n := range []int{10, 100_000} {
+		rules := make([]dialer.Rule, n)
+		s := &dialer.Source{Name: "one", Addrs: addrs("198.51.100.1")}
+		for i := range rules {
+			dst := netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)})
+			rules[i] = dialer.Rule{To: []dialer.Match{dialer.MatchPrefix(netip.PrefixFrom(dst, 32))}, Use: dialer.Use{Source: s}}
+		}
+		table, err := dialer.NewTable(rules, dialer.Use{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		a.set(t, table, Options{})
+		t.Logf("%d rules are set in %v", n, time.Since(start).Round(time.Millisecond))
+		for _, i := range []int{0, n - 1} {
+			f := dialer.Flow{Network: "tcp", Dst: netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)}), 80)}
+			if got, want := a.judge(t, f), (answer{rule: fmt.Sprintf("rule %d", i+1), bind: true, src: s.Addrs[0]}); got != want {
+				t.Errorf("%d rules: got %+v, want %+v", n, got, want)
+			}
+		}
+		q := hooksQuestion{Dst: address(netip.MustParseAddr("203.0.0.5")), Port: 80}
+		in := unsafe.Slice((*byte)(unsafe.Pointer(&q)), unsafe.Sizeof(q))
+		for range 5 {
+			_, took, err := a.ask.Benchmark(in, 20_000, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if cost[n] == 0 || took < cost[n] {
+				cost[n] = took
+			}
+		}
+	}
+	t.Logf("a judgement takes %v", cost)
+	if cost[100_000] > 4*cost[10] {
+		t.Errorf("a judgement takes %v", cost)
 	}
 }
