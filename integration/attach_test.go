@@ -340,38 +340,3 @@ func TestAttachCommands(t *testing.T) {
 	}
 	want("detach --all", byKernel)
 }
-
-// TestAttachStays looks at what is left of a service that persists, and of one that was
-// killed.
-func TestAttachStays(t *testing.T) {
-	tree := kernelTree(t)
-	bpffs(t)
-	r := newRig(t)
-	servers := r.echoes(t)
-	name, dir := scratchGroup(t, tree, "")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	_, a := r.askIn(t, dir)
-	for _, tt := range []struct {
-		name, more string
-		signal     unix.Signal
-	}{
-		{"persist", "persist = true\n", unix.SIGTERM},
-		{"killed", "", unix.SIGKILL},
-	} {
-		r.serve(attachConfig(name, tt.more))
-		r.signal(tt.signal)
-		<-r.proc.Done()
-		if got := fmt.Sprint(r.calledFrom(a, servers)); got != byRules {
-			t.Errorf("%s: called from %s, want %s", tt.name, got, byRules)
-		}
-	}
-	// What the next one does not want any more, it does not know of: that is detach's.
-	if got := r.program("detach", "--all"); got.Err != nil {
-		t.Error(got)
-	}
-	if got := fmt.Sprint(r.calledFrom(a, servers)); got != byKernel {
-		t.Errorf("detach --all: called from %s, want %s", got, byKernel)
-	}
-}

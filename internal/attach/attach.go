@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
@@ -203,11 +202,11 @@ func (s *Set) load(e Entry) (*attachment, error) {
 		return nil, err
 	}
 	a := &attachment{set: s, entry: e, on: make(map[string]bool)}
-	var err error
-	if a.old, err = cgroupbpf.Open(a.pin()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: %w", e.Name, err)
+	err := a.open()
+	if err == nil {
+		a.plane, err = cgroupbpf.Load(a.old)
 	}
-	if a.plane, err = cgroupbpf.Load(a.old); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", e.Name, errors.Join(err, a.closeOld()))
 	}
 	if err := errors.Join(a.plane.SetState(s.State), a.plane.Set(e.Rules)); err != nil {

@@ -20,6 +20,7 @@ type attachment struct {
 	entry Entry
 	plane *cgroupbpf.Plane // the hooks
 	old   *cgroupbpf.Plane // those of an earlier process, until they are exchanged; nil: none
+	older *cgroupbpf.Plane // those that old was about to be exchanged for when its process ended; nil: none
 
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -65,6 +66,9 @@ func (a *attachment) start() error {
 	if err != nil {
 		return err
 	}
+	if err := a.plane.Pin(a.firstPin()); err != nil {
+		return err
+	}
 	firsts := make(chan error, len(places))
 	for _, p := range places {
 		a.follow.Go(func() { a.keep(p, firsts) })
@@ -76,10 +80,16 @@ func (a *attachment) start() error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if err := a.plane.Pin(a.pin()); err != nil {
-		return err
-	}
 	return a.relieve()
+}
+
+// firstPin returns where the hooks are pinned before they are attached, so that none is
+// ever attached which a later process does not find. The pins of old stay until then.
+func (a *attachment) firstPin() string {
+	if a.old == nil {
+		return a.pin()
+	}
+	return a.pin() + exchanging
 }
 
 // places returns where the hooks belong. The slice of a service is made; where only root
@@ -179,21 +189,50 @@ func (a *attachment) slice() string {
 	return filepath.Join(a.set.Tree.Dir, cgroup.SlicePath(a.entry.Service))
 }
 
-// relieve ends the hooks of an earlier process, wherever they still are.
+// open opens what an earlier process has left.
+func (a *attachment) open() error {
+	var err error
+	if a.older, err = openPinned(a.pin()); err != nil {
+		return err
+	}
+	if a.old, err = openPinned(a.pin() + exchanging); err != nil {
+		return err
+	}
+	if a.old == nil {
+		a.old, a.older = a.older, nil
+	}
+	return nil
+}
+
+// relieve ends the hooks of an earlier process, wherever they still are, and takes over
+// their pins.
 func (a *attachment) relieve() error {
 	if a.old == nil {
 		return nil
 	}
-	return errors.Join(detach(a.set.Tree, a.old), a.closeOld())
+	for _, p := range []*cgroupbpf.Plane{a.old, a.older} {
+		if p == nil {
+			continue
+		}
+		if err := detach(a.set.Tree, p); err != nil {
+			return err
+		}
+	}
+	if err := a.plane.Pin(a.pin()); err != nil {
+		return err
+	}
+	return errors.Join(cgroupbpf.Unpin(a.pin()+exchanging), a.closeOld())
 }
 
 func (a *attachment) closeOld() error {
-	if a.old == nil {
-		return nil
+	var errs []error
+	for _, p := range []*cgroupbpf.Plane{a.old, a.older} {
+		if p != nil {
+			errs = append(errs, p.Close())
+		}
 	}
-	err := a.old.Close()
-	a.old = nil
-	return err
+	a.old, a.older = nil, nil
+	return errors.Join(errs...)
 }
 
 // paths returns the cgroups that have the hooks, sorted. It is safe for concurrent use.

@@ -52,12 +52,34 @@ func OnBPF(dir string) error {
 // pin returns where the hooks of a are pinned.
 func (a *attachment) pin() string { return filepath.Join(a.set.Pins, escape(a.entry.Name)) }
 
+// exchanging is what is added to the name of a pin while the hooks of an earlier process
+// are exchanged.
+const exchanging = "-exchange"
+
+// openPinned opens hooks; nil are those that are not there.
+func openPinned(dir string) (*cgroupbpf.Plane, error) {
+	p, err := cgroupbpf.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return p, err
+}
+
 // unpin removes the pins of a, unless another process has taken over.
 func (a *attachment) unpin() error {
-	if ours, err := a.plane.Pinned(a.pin()); !ours || err != nil {
-		return err
+	for _, dir := range []string{a.pin() + exchanging, a.pin()} {
+		ours, err := a.plane.Pinned(dir)
+		if err == nil && ours {
+			err = cgroupbpf.Unpin(dir)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return errors.Join(cgroupbpf.Unpin(a.pin()), removeSlice(a.set.Tree, a.entry.Service))
+	if a.old != nil {
+		return nil // which is back in the slice
+	}
+	return removeSlice(a.set.Tree, a.entry.Service)
 }
 
 // removeSlice removes the slice of a service where nothing is in it.
@@ -132,18 +154,23 @@ func Names(pins string) ([]string, error) {
 // Where there are none the error is fs.ErrNotExist.
 func Detach(t *cgroup.Tree, pins, name string) error {
 	dir := filepath.Join(pins, escape(name))
-	p, err := cgroupbpf.Open(dir)
-	if err != nil {
-		return err
+	for _, dir := range []string{dir + exchanging, dir} {
+		p, err := cgroupbpf.Open(dir)
+		if errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(dir, exchanging) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(detach(t, p), p.Close()); err != nil {
+			return err
+		}
 	}
 	service := ""
 	if !strings.HasPrefix(name, "/") {
 		service = name
 	}
-	if err := errors.Join(detach(t, p), p.Close()); err != nil {
-		return err
-	}
-	return errors.Join(cgroupbpf.Unpin(dir), removeSlice(t, service))
+	return errors.Join(cgroupbpf.Unpin(dir+exchanging), cgroupbpf.Unpin(dir), removeSlice(t, service))
 }
 
 // detach takes the hooks of p off all cgroups.
