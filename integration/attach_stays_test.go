@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -112,5 +113,51 @@ func exchangeHalf(t *testing.T, dir, pin string) {
 	defer g.Close()
 	if err := errors.Join(p.Set(rules), p.Pin(pin+"-exchange"), p.Attach(g, nil)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestAttachReload takes an [[attach]] out and in again, and tries what the kernel plane
+// cannot do: that changes nothing.
+func TestAttachReload(t *testing.T) {
+	tree := kernelTree(t)
+	bpffs(t)
+	r := newRig(t)
+	servers := r.echoes(t)
+	name, dir := scratchGroup(t, tree, "")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, a := r.askIn(t, dir)
+	attached := attachConfig(name, "")
+	bad := "[[attach]]\ncgroup = \"/other\"\nuse = \"many\"\n"
+	many := strings.Replace(attached, "[sources]", "[sources]\nmany = { ip = \"198.51.100.32-198.51.100.35\" }", 1) + bad
+	r.serve(attached)
+	for _, step := range []struct {
+		what, config, msg, want string
+	}{
+		{"taken out", kernelConfig, "reloaded", byKernel},
+		{"put in", attached, "reloaded", byRules},
+		{"one too many", many, "reload failed", byRules},
+		{"another default", otherDefault(attached, wan6), "reloaded", fmt.Sprint(map[string]int{wan6.String(): 2, "EADDRNOTAVAIL": 2})},
+		{"no attach, and a bad one", kernelConfig + strings.ReplaceAll(bad, "many", "same"), "reload failed", fmt.Sprint(map[string]int{wan6.String(): 2, "EADDRNOTAVAIL": 2})},
+		{"the first again", attached, "reloaded", byRules},
+	} {
+		if e := r.reload(step.config); e.text("msg") != step.msg {
+			t.Errorf("%s: %v", step.what, e)
+		}
+		if got := fmt.Sprint(r.calledFrom(a, servers)); got != step.want {
+			t.Errorf("%s: called from %s, want %s", step.what, got, step.want)
+		}
+	}
+	// What somebody has taken off is put back by a reload.
+	if got := r.program("detach", "--all"); got.Err != nil {
+		t.Error(got)
+	}
+	if got := fmt.Sprint(r.calledFrom(a, servers)); got != byKernel {
+		t.Errorf("detached: called from %s, want %s", got, byKernel)
+	}
+	r.reload(attached)
+	if got := fmt.Sprint(r.calledFrom(a, servers)); got != byRules {
+		t.Errorf("detached and reloaded: called from %s, want %s", got, byRules)
 	}
 }
