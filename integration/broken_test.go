@@ -59,7 +59,7 @@ mixed = "127.0.0.1:1080"
 		if !found || !ended || !strings.Contains(text, "not by the gateway") {
 			t.Fatalf("the line tells of no cure: %v", broken[i])
 		}
-		for _, command := range strings.Split(cure, " && ") {
+		for command := range strings.SplitSeq(cure, " && ") {
 			words := strings.Fields(command)
 			r.mustRun(words[0], words[1:]...)
 		}

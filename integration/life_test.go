@@ -112,13 +112,14 @@ func TestLostPrimary(t *testing.T) {
 	r := newRig(t)
 	r.Proxy.Sysctl(t, "net.ipv4.conf.wan0.promote_secondaries", "0")
 	r.Server.EchoTCP(t, wildcard(nstest.ServerV4(1), 7))
-	config := "default = \"deny\"\n[[listen]]\nmixed = \"127.0.0.1:1080\"\n"
+	var config strings.Builder
+	config.WriteString("default = \"deny\"\n[[listen]]\nmixed = \"127.0.0.1:1080\"\n")
 	var conns []net.Conn
 	const n = 5
 	for i := range n {
-		config += fmt.Sprintf("[[rules]]\nto = \"%v\"\nuse = \"%v\"\n", nstest.ServerV4(i+1), nstest.ProxyV4(nstest.FirstSource+i))
+		fmt.Fprintf(&config, "[[rules]]\nto = \"%v\"\nuse = \"%v\"\n", nstest.ServerV4(i+1), nstest.ProxyV4(nstest.FirstSource+i))
 	}
-	r.serve(config)
+	r.serve(config.String())
 	for i := range n {
 		c, err := r.through("127.0.0.1:1080", at(nstest.ServerV4(i+1), 7))
 		if err != nil {
