@@ -81,13 +81,17 @@ func (h *fakeHost) reroute() {
 	h.routes = make(chan struct{})
 }
 
-// lived runs f in a bubble with Sources that follow h.
-func lived(t *testing.T, h *fakeHost, f func(t *testing.T, s *egress.Sources, log *bytes.Buffer)) {
+// lived runs f in a bubble with Sources that follow h. Unless it is nil, set gives them
+// more of their fields before that.
+func lived(t *testing.T, h *fakeHost, set func(*egress.Sources), f func(t *testing.T, s *egress.Sources, log *bytes.Buffer)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		log := new(bytes.Buffer)
 		h.changed, h.routes = make(chan struct{}), make(chan struct{}) // of the bubble
 		s := &egress.Sources{Host: h, Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{ReplaceAttr: withoutTime}))}
+		if set != nil {
+			set(s)
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { s.Run(ctx) })
@@ -193,7 +197,7 @@ func TestConditions(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := newFakeHost(tt.before...)
-			lived(t, h, func(t *testing.T, s *egress.Sources, _ *bytes.Buffer) {
+			lived(t, h, nil, func(t *testing.T, s *egress.Sources, _ *bytes.Buffer) {
 				s.Set([]egress.Source{tt.source})
 				h.set(tt.after...)
 				synctest.Wait()
@@ -208,7 +212,7 @@ func TestConditions(t *testing.T) {
 // TestLog has one line for each change, and none for what is up at first.
 func TestLog(t *testing.T) {
 	h := newFakeHost("198.51.100.10")
-	lived(t, h, func(t *testing.T, s *egress.Sources, log *bytes.Buffer) {
+	lived(t, h, nil, func(t *testing.T, s *egress.Sources, log *bytes.Buffer) {
 		list := []egress.Source{single("wan", "198.51.100.10"), single("mail", "198.51.100.25")}
 		s.Set(list)
 		s.Set(list)
@@ -234,7 +238,7 @@ level=INFO msg="source changed" source=mail addr=198.51.100.25 state=up
 // TestLogOfLink tells of families that the link has, and of a new address.
 func TestLogOfLink(t *testing.T) {
 	h := newFakeHost()
-	lived(t, h, func(t *testing.T, s *egress.Sources, log *bytes.Buffer) {
+	lived(t, h, nil, func(t *testing.T, s *egress.Sources, log *bytes.Buffer) {
 		s.Set([]egress.Source{following("dsl", "eth0")})
 		for _, a := range []string{"198.51.100.10", "198.51.100.11"} {
 			h.set(a)
@@ -263,7 +267,7 @@ level=INFO msg="source changed" source=dsl addr=2001:db8::10 state=up
 func TestProbe(t *testing.T) {
 	four, six := netip.MustParseAddr("198.51.100.10"), netip.MustParseAddr("2001:db8::10")
 	h := newFakeHost(four.String(), six.String())
-	lived(t, h, func(t *testing.T, s *egress.Sources, _ *bytes.Buffer) {
+	lived(t, h, nil, func(t *testing.T, s *egress.Sources, _ *bytes.Buffer) {
 		src := single("wan", four.String(), six.String())
 		s.Set([]egress.Source{src})
 		state := &egress.State{Host: h.Now(), Sources: s}
@@ -302,7 +306,7 @@ func TestProbe(t *testing.T) {
 // TestSince keeps the moment of the change over reloads.
 func TestSince(t *testing.T) {
 	h := newFakeHost("198.51.100.10")
-	lived(t, h, func(t *testing.T, s *egress.Sources, _ *bytes.Buffer) {
+	lived(t, h, nil, func(t *testing.T, s *egress.Sources, _ *bytes.Buffer) {
 		list := []egress.Source{single("wan", "198.51.100.10")}
 		s.Set(list)
 		time.Sleep(time.Minute)
@@ -325,14 +329,14 @@ func TestEndFlows(t *testing.T) {
 	held := single("held", "198.51.100.10")
 	held.Hold = 5 * time.Second
 	h := newFakeHost("198.51.100.10", "198.51.100.11")
-	lived(t, h, func(t *testing.T, s *egress.Sources, _ *bytes.Buffer) {
-		start := time.Now()
-		type end struct {
-			source string
-			after  time.Duration
-		}
-		var ended []end
-		live := []string{"now", "free", "held", "kernel"}
+	type end struct {
+		source string
+		after  time.Duration
+	}
+	var ended []end
+	live := []string{"now", "free", "held", "kernel"}
+	set := func(s *egress.Sources) {
+		start := time.Now() // of the bubble
 		s.EndFlows = func(lost func(string, netip.Addr) bool) {
 			live = slices.DeleteFunc(live, func(name string) bool {
 				if !lost(name, address) {
@@ -342,6 +346,8 @@ func TestEndFlows(t *testing.T) {
 				return true
 			})
 		}
+	}
+	lived(t, h, set, func(t *testing.T, s *egress.Sources, _ *bytes.Buffer) {
 		s.Set([]egress.Source{single("now", "198.51.100.10"), free, held})
 		synctest.Wait()
 		h.set("198.51.100.11")
@@ -363,7 +369,7 @@ func TestEndFlows(t *testing.T) {
 func TestWhile(t *testing.T) {
 	address := netip.MustParseAddr("198.51.100.10")
 	h := newFakeHost("198.51.100.10")
-	lived(t, h, func(t *testing.T, s *egress.Sources, _ *bytes.Buffer) {
+	lived(t, h, nil, func(t *testing.T, s *egress.Sources, _ *bytes.Buffer) {
 		s.Set([]egress.Source{single("wan", "198.51.100.10")})
 		ctx, cancel := s.While(t.Context(), "wan", address)
 		defer cancel()
