@@ -93,13 +93,13 @@ func (a *Association) admit(q *dialer.Flow, dec *dialer.Decision, name *associat
 		foreign: r.freeBind,
 	}
 	d.last.Store(int64(a.engine.now()))
-	if x.owner != nil {
+	a.remember(d)
+	if x.owner != nil { // whose reader may have an answer to d at once
 		if err := a.engine.takePeer(d, r, a.settings.Flow.Client); err != nil {
-			a.engine.Limits.LeaveSource(source)
+			a.forget(d)
 			return nil, err
 		}
 	}
-	a.remember(d)
 	a.engine.Flows.Count(dec.Rule, r.name, nil)
 	return d, nil
 }
