@@ -69,7 +69,7 @@ type Engine struct {
 	closed    bool
 	sweeping  bool
 	count     int            // of flows
-	counts    map[string]int // of flows, by their listener
+	counts    map[string]int // of flows, by the name that their forward has now
 	maxOwners int
 	forwards  map[*Forward]struct{}
 	owners    map[netip.AddrPort]*owner // by the address they are bound to
@@ -216,11 +216,16 @@ func (e *Engine) remove(fl *flow, reason error) {
 	e.leave(fl)
 	e.numbers.remove(fl)
 	e.count--
-	if e.counts[fl.entry.Listener]--; e.counts[fl.entry.Listener] == 0 {
-		delete(e.counts, fl.entry.Listener)
-	}
+	e.countFor(fl.forward.settings.Load(), -1)
 	e.leavePlaces(&fl.entry.Info)
 	e.ended = append(e.ended, ending{fl, reason})
+}
+
+// countFor counts n more flows for the listener of s. Mu is held.
+func (e *Engine) countFor(s *Settings, n int) {
+	if e.counts[s.Name] += n; e.counts[s.Name] == 0 {
+		delete(e.counts, s.Name)
+	}
 }
 
 // end is remove for callers that do not hold mu.

@@ -78,15 +78,22 @@ func (f *Forward) Serve() {
 // Set gives f new settings for the flows that start from now on. Live ones keep their
 // decision.
 func (f *Forward) Set(s *Settings) {
+	f.engine.mu.Lock()
 	f.put(s)
+	f.engine.mu.Unlock()
 	f.names.retry()
 	f.adopt(s)
 	f.age(s)
 	f.engine.hurry()
 }
 
+// put exchanges the settings. The flows of f count for the listener of the new ones then.
+// Engine.mu is held, and who holds it sees one name of f.
 func (f *Forward) put(s *Settings) {
-	f.settings.Store(s)
+	if old := f.settings.Swap(s); old != nil {
+		f.engine.countFor(old, -len(f.idle))
+		f.engine.countFor(s, len(f.idle))
+	}
 	f.counted.Store(f.engine.tallies.of(s.Name))
 }
 

@@ -211,15 +211,16 @@ func (e *Engine) admit(o *opening) (*flow, error) {
 	}
 	info.Src = netip.AddrPortFrom(info.Src.Addr(), own.at.Port())
 	fl := e.enter(o, own, r, info)
-	for o.settings.Limit > 0 && e.counts[o.settings.Name] >= o.settings.Limit {
-		e.evict(e.spare(o.settings.Name))
+	s := f.settings.Load() // a reload may have changed it while o waited for a name
+	for s.Limit > 0 && e.counts[s.Name] >= s.Limit {
+		e.evict(e.spare(s.Name))
 	}
 	for e.count > 0 && e.count >= e.limit() {
 		e.evict(e.spare(""))
 	}
 	f.remember(fl)
 	e.count++
-	e.counts[fl.entry.Listener]++
+	e.countFor(s, 1)
 	return fl, nil
 }
 
