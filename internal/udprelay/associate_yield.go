@@ -41,10 +41,10 @@ func (a *Association) drop(x *exit) {
 			a.forget(d)
 		}
 	}
-	delete(a.exits, x.key)
 	e := a.engine
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	delete(a.exits, x.key)
 	delete(e.associations.sockets, x.at)
 	if err := x.close(); err != nil {
 		e.Log.Warn("close association", "addr", x.at.String(), "err", err)
