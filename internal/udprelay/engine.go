@@ -73,7 +73,6 @@ type Engine struct {
 	maxOwners int
 	forwards  map[*Forward]struct{}
 	owners    map[netip.AddrPort]*owner // by the address they are bound to
-	closing   map[netip.AddrPort]*owner // those with a fixed port that are being closed
 	groups    map[groupKey]*group
 	numbers   flowList
 	pollers   []*poller
@@ -118,7 +117,6 @@ func (e *Engine) setUp() {
 	e.counts = make(map[string]int)
 	e.forwards = make(map[*Forward]struct{})
 	e.owners = make(map[netip.AddrPort]*owner)
-	e.closing = make(map[netip.AddrPort]*owner)
 	e.groups = make(map[groupKey]*group)
 }
 

@@ -24,9 +24,8 @@ type owner struct {
 	at       netip.AddrPort
 	steering steering
 	fixed    bool
-	done     chan struct{} // of a fixed one: closed when its reader has ended
-	poller   *poller       // of one that is not fixed: its reader
-	pollID   int32         // there
+	poller   *poller // of one that is not fixed: its reader
+	pollID   int32   // there
 
 	mu    sync.RWMutex
 	peers flowTable // written with Engine.mu held, too
@@ -130,11 +129,6 @@ func (e *Engine) fixedPort(r *route) (*owner, error) {
 		}
 		return o, nil
 	}
-	if o := e.closing[at]; o != nil {
-		// Its descriptor is closed when its reader lets go of it, which is at once.
-		<-o.done
-		delete(e.closing, at)
-	}
 	o, err := e.open(r, r.port)
 	if isInUse(err) {
 		e.displace(at)
@@ -200,7 +194,7 @@ func explain(err error, r *route, at netip.AddrPort) error {
 
 // open opens a socket on that port of the source, zero for any, and reads from it.
 func (e *Engine) open(r *route, port uint16) (*owner, error) {
-	o := &owner{engine: e, counts: r.counts, steering: r.steering, done: make(chan struct{}), peers: flowTable{way: down, all: &e.numbers}}
+	o := &owner{engine: e, counts: r.counts, steering: r.steering, peers: flowTable{way: down, all: &e.numbers}}
 	lc := pktinfo.ListenConfig{
 		ReadBuffer:  ownerBuffer,
 		WriteBuffer: ownerBuffer,
@@ -261,13 +255,11 @@ func (e *Engine) release(o *owner) {
 			delete(e.groups, g.key)
 		}
 	}
-	if o.fixed {
-		e.closing[o.at] = o
-	} else {
+	if !o.fixed {
 		o.poller.remove(o)
 	}
 	o.counts.overflow(o.conn)
-	_ = o.conn.Close() // a datagram socket has nothing left to say
+	_ = o.conn.Close() // a datagram socket has nothing left to say; the port is free when it returns
 }
 
 // flow returns the flow with peer, or nil.
@@ -309,21 +301,9 @@ func (o *owner) share() *trunk {
 // leg is the way back to where a datagram came from.
 func (o *owner) leg(a *pktinfo.Addr, class uint8) leg { return leg{o.conn, *a, class} }
 
-func (o *owner) hasEnded() bool {
-	select {
-	case <-o.done:
-		return true
-	default:
-		return false
-	}
-}
-
 // serve brings answers to the clients until the socket is closed. It never takes
-// Engine.mu, whose holder may wait for its end.
-func (o *owner) serve() {
-	defer close(o.done)
-	o.engine.receive(o.conn, o.answer)
-}
+// Engine.mu.
+func (o *owner) serve() { o.engine.receive(o.conn, o.answer) }
 
 // answer relays ms[:n] of b to the clients of their flows.
 func (o *owner) answer(b *batch, n int) {

@@ -74,11 +74,6 @@ func (e *Engine) expire() {
 			o.trunk.expire(now)
 		}
 	}
-	for a, o := range e.closing {
-		if o.hasEnded() {
-			delete(e.closing, a)
-		}
-	}
 }
 
 // expireDestinations forgets where associations have not sent for too long. An
