@@ -23,6 +23,7 @@ type owner struct {
 	conn     *pktinfo.Conn
 	at       netip.AddrPort
 	steering steering
+	freeBind bool // the kernel does not refuse a source that is gone
 	fixed    bool
 	poller   *poller // of one that is not fixed: its reader
 	pollID   int32   // there
@@ -124,8 +125,8 @@ func (e *Engine) fixedOwner(r *route) (*owner, error) {
 func (e *Engine) fixedPort(r *route) (*owner, error) {
 	at := netip.AddrPortFrom(r.bindAddr(), r.port)
 	if o := e.owners[at]; o != nil {
-		if o.steering != r.steering {
-			return nil, fmt.Errorf("%w: %v is in use by a source with another device or mark", ErrPortTaken, at)
+		if o.steering != r.steering || o.freeBind != r.freeBind {
+			return nil, fmt.Errorf("%w: %v is in use by a source with another device, mark or freebind", ErrPortTaken, at)
 		}
 		return o, nil
 	}
@@ -194,7 +195,7 @@ func explain(err error, r *route, at netip.AddrPort) error {
 
 // open opens a socket on that port of the source, zero for any, and reads from it.
 func (e *Engine) open(r *route, port uint16) (*owner, error) {
-	o := &owner{engine: e, counts: r.counts, steering: r.steering, peers: flowTable{way: down, all: &e.numbers}}
+	o := &owner{engine: e, counts: r.counts, steering: r.steering, freeBind: r.freeBind, peers: flowTable{way: down, all: &e.numbers}}
 	lc := pktinfo.ListenConfig{
 		ReadBuffer:  ownerBuffer,
 		WriteBuffer: ownerBuffer,

@@ -1,6 +1,7 @@
 package udprelay
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -30,7 +31,7 @@ func device(t *testing.T, c *pktinfo.Conn) string {
 // TestSteeredOwners keeps the sockets of sources apart that share an address but not a
 // device.
 func TestSteeredOwners(t *testing.T) {
-	e, lines := newEngine(t)
+	e, _ := newEngine(t)
 	p := newPeer(t, "127.0.0.1:0", false)
 	plain, bound := source("plain", "127.0.0.2"), source("bound", "127.0.0.2")
 	bound.Device = "lo"
@@ -47,18 +48,30 @@ func TestSteeredOwners(t *testing.T) {
 	if len(devices) != 2 || devices["lo"] != 2 || devices[""] != 2 {
 		t.Errorf("sockets by device: %v, want two of each", devices)
 	}
+}
 
-	port := freePort(t, "127.0.0.3")
-	plain, bound = source("plain", "127.0.0.3"), source("bound", "127.0.0.3")
-	bound.Device = "lo"
-	f := forward(t, e, "127.0.0.1:0", &Settings{Dialer: always(t, dialer.Use{Source: bound}), Target: to(p.addr), SourcePort: port})
-	echo(t, open(t, "127.0.0.9:0"), addrPort(f.conn), "x")
-	other := newPeer(t, "127.0.0.1:0", false)
-	f = forward(t, e, "127.0.0.1:0", &Settings{Dialer: always(t, dialer.Use{Source: plain}), Target: to(other.addr), SourcePort: port})
-	send(t, open(t, "127.0.0.9:0"), addrPort(f.conn), "x")
-	until(t, "it is refused", func() bool { return dropped(e, Refused) == 1 })
-	if want := "is in use by a source with another device or mark"; !strings.Contains(lines.String(), want) {
-		t.Errorf("the log lacks %q:\n%s", want, lines)
+// TestSteeredPort refuses a fixed port that a source has whose socket does not suit: one
+// with freebind, too, from which the kernel would let datagrams of an address that is gone
+// leave.
+func TestSteeredPort(t *testing.T) {
+	e, lines := newEngine(t)
+	p := newPeer(t, "127.0.0.1:0", false)
+	for i, change := range []func(*dialer.Source){
+		func(s *dialer.Source) { s.Device = "lo" },
+		func(s *dialer.Source) { s.FreeBind = true },
+	} {
+		port := freePort(t, "127.0.0.3")
+		plain, bound := source("plain", "127.0.0.3"), source("bound", "127.0.0.3")
+		change(bound)
+		f := forward(t, e, "127.0.0.1:0", &Settings{Dialer: always(t, dialer.Use{Source: bound}), Target: to(p.addr), SourcePort: port})
+		echo(t, open(t, "127.0.0.9:0"), addrPort(f.conn), "x")
+		other := newPeer(t, "127.0.0.1:0", false)
+		f = forward(t, e, "127.0.0.1:0", &Settings{Dialer: always(t, dialer.Use{Source: plain}), Target: to(other.addr), SourcePort: port})
+		send(t, open(t, "127.0.0.9:0"), addrPort(f.conn), "x")
+		until(t, "it is refused", func() bool { return dropped(e, Refused) == i+1 })
+		if want := netip.AddrPortFrom(plain.Addrs[0], port).String() + " is in use by a source with another device, mark or freebind"; !strings.Contains(lines.String(), want) {
+			t.Errorf("the log lacks %q:\n%s", want, lines)
+		}
 	}
 }
 
