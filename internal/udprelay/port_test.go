@@ -75,6 +75,18 @@ func TestClash(t *testing.T) {
 	}
 }
 
+// TestHoldSame holds no port where each client names the source by the address it asks,
+// and does not warn of one that is missing.
+func TestHoldSame(t *testing.T) {
+	e, lines := newEngine(t)
+	f := forward(t, e, "127.0.0.1:0", &Settings{
+		Dialer: always(t, dialer.Use{Same: true}), Target: to(netip.MustParseAddrPort("127.0.0.2:5060")), SourcePort: freePort(t, "127.0.0.1"),
+	})
+	if f.isMissing() || lines.String() != "" {
+		t.Errorf("missing: %v, log: %s", f.isMissing(), lines)
+	}
+}
+
 // TestHold keeps a fixed port from the start to the end of the forward that names it.
 func TestHold(t *testing.T) {
 	e, lines := newEngine(t)

@@ -93,6 +93,9 @@ func (s *Settings) fixedRoute(port uint16) (*route, error) {
 		return nil, nil
 	}
 	dec := s.Dialer.Decide(q)
+	if dec.Use.Same {
+		return nil, nil // no client has asked for an address yet
+	}
 	if dec.Err != nil {
 		return nil, dec.Err
 	}
