@@ -290,7 +290,8 @@ type WayState interface {
 	State
 
 	// Astray returns why packets from a, an address of s, would be lost on their way to
-	// dst, or nil. Such a source does not take part, as one that is down.
+	// dst, or where dst is not valid, wherever they go; else nil. Such a source does not
+	// take part, as one that is down.
 	Astray(s *Source, a, dst netip.Addr) error
 }
 

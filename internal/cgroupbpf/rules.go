@@ -95,7 +95,14 @@ func usable(s *dialer.Source, a netip.Addr, state dialer.State) (hooksAddress, u
 	if !a.IsValid() {
 		return hooksAddress{}, 0
 	}
-	return address(a), flag(state == nil || state.Down(s, a) == nil)
+	return address(a), flag(state == nil || state.Down(s, a) == nil && !broken(s, a, state))
+}
+
+// broken reports whether packets from a would be lost wherever they go. The hooks know no
+// more of the ways of single destinations.
+func broken(s *dialer.Source, a netip.Addr, state dialer.State) bool {
+	w, ok := state.(dialer.WayState)
+	return ok && w.Astray(s, a, netip.Addr{}) != nil
 }
 
 func (p *Plane) set(r *Rules) error {

@@ -54,9 +54,14 @@ func (s *Sources) look() (pause time.Duration) {
 			continue
 		}
 		x.way = s.Way(s.sources[x.name], a, netip.Addr{})
-		if x.way.Fault != nil {
-			suspects[x.place] = &suspect{source: s.sources[x.name], known: make(map[netip.Addr]error)}
+		if x.way.Fault == nil {
+			continue
 		}
+		y := &suspect{source: s.sources[x.name], known: make(map[netip.Addr]error)}
+		if !x.way.Partly {
+			y.broken = x.way.Fault
+		}
+		suspects[x.place] = y
 	}
 	s.suspects.Store(&suspects)
 	return max(shortestPause, pauseFactor*time.Since(start))
@@ -66,6 +71,7 @@ func (s *Sources) look() (pause time.Duration) {
 // makes it anew.
 type suspect struct {
 	source Source
+	broken error // why all packets go astray; nil: some do not
 
 	mu    sync.Mutex
 	known map[netip.Addr]error // by destination
@@ -74,15 +80,19 @@ type suspect struct {
 // maxKnown bounds the destinations that are remembered for a suspect.
 const maxKnown = 1024
 
-// astray returns why packets of a source from a to dst would be lost.
+// astray returns why packets of a source from a to dst would be lost, or where dst is not
+// valid, wherever they go.
 func (s *Sources) astray(name string, a, dst netip.Addr) error {
 	suspects := s.suspects.Load()
-	if suspects == nil || !dst.IsValid() {
+	if suspects == nil {
 		return nil
 	}
 	x := (*suspects)[place{name, a.Is4()}]
-	if x == nil {
+	switch {
+	case x == nil:
 		return nil
+	case !dst.IsValid():
+		return x.broken
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -47,6 +47,9 @@ func TestBroken(t *testing.T) {
 		if got := s.Status()[0]; got.State != egress.Broken || got.Reason != wrong.Error() || got.Egress != "eth1 via 192.0.2.1" {
 			t.Errorf("got %+v", got)
 		}
+		if err := state.Astray(src.Source, address, netip.Addr{}); err != wrong {
+			t.Errorf("Astray to everywhere: got %v, want %v", err, wrong)
+		}
 		for range 3 {
 			if err := state.Astray(src.Source, address, dst); err != wrong {
 				t.Errorf("Astray: got %v, want %v", err, wrong)
@@ -142,6 +145,9 @@ func TestPartlyAstray(t *testing.T) {
 			t.Errorf("got %+v", got)
 		}
 		state := &egress.State{Host: h.Now(), Sources: s}
+		if err := state.Astray(src.Source, address, netip.Addr{}); err != nil {
+			t.Errorf("Astray to everywhere: got %v, want nil", err)
+		}
 		if err := state.Astray(src.Source, address, right); err != nil {
 			t.Errorf("a destination that is reached: %v", err)
 		}
