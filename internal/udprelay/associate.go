@@ -110,7 +110,7 @@ type Association struct {
 
 	mu           sync.RWMutex
 	closed       bool
-	exits        map[exitKey]*exit
+	exits        map[exitKey]*exit               // written with Engine.mu held, too
 	destinations map[netip.AddrPort]*destination // those that the client names by address
 	names        map[socks.Addr]*associateName   // those that it names by name
 	headers      map[string]*associateName       // by what stands for the name on the wire
