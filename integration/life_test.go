@@ -242,6 +242,11 @@ func TestFollowInterface(t *testing.T) {
 		_, err = c.Read(make([]byte, 1))
 		wantReset(t, err, start)
 	}
+	for _, msg := range []string{"source port is there", "source port is gone"} { // with each IPv4 address
+		if e := r.log.wait(t, 2, msg); len(e) != 2 {
+			t.Errorf("%d lines %q, want 2", len(e), msg)
+		}
+	}
 }
 
 // provider gives ppp0 an address, and its packets their way, as a provider's script does.
