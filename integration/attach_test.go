@@ -272,6 +272,10 @@ func TestAttachServiceOutside(t *testing.T) {
 	_, dir := scratchGroup(t, tree, ".slice")
 	unit := strings.TrimSuffix(filepath.Base(dir), ".slice") + ".service"
 	slice := filepath.Join(tree.Dir, cgroup.SlicePath(unit))
+	t.Cleanup(func() {
+		removeGroups(t, slice)
+		_ = unix.Rmdir(filepath.Dir(slice)) // others may be in it
+	})
 	r.serve(kernelConfig + fmt.Sprintf("[[attach]]\nservice = %q\n", unit))
 	for i, in := range []string{dir, dir, slice} {
 		path := filepath.Join(in, unit)
