@@ -16,9 +16,7 @@ func ip(is4 bool) string {
 	return "ip -6 "
 }
 
-func addLocalRoute(p netip.Prefix) string {
-	return fmt.Sprintf("%sroute add local %v dev lo", ip(p.Addr().Is4()), p.Masked())
-}
+func addLocalRoute(p netip.Prefix) string { return localRoute(p).Run }
 
 // addAddress returns the command that brings a onto this host.
 func (c *checker) addAddress(a netip.Addr) string {

@@ -48,7 +48,7 @@ func Toward(r Routing, h *host.Snapshot, s *dialer.Source, a, gateway, dst netip
 	if err != nil {
 		return Way{}, false
 	}
-	o := outlook{host: h, query: q, answer: answer, gateway: gateway}
+	o := outlook{host: h, query: q, source: s, answer: answer, gateway: gateway}
 	w, _ := o.way(r)
 	return w, true
 }
@@ -116,7 +116,7 @@ func lookOut(r Routing, s *dialer.Source, a netip.Addr) (o outlook, ok bool) {
 		}
 		byDefault := answer.Route.Dst.IsValid() && answer.Route.Dst.Bits() == 0
 		if !ok || byDefault {
-			o, ok = outlook{query: q, answer: answer}, true
+			o, ok = outlook{query: q, source: s, answer: answer}, true
 		}
 		if byDefault {
 			break

@@ -50,7 +50,7 @@ func TestOutward(t *testing.T) {
 			dialer.Source{},
 			"198.51.100.10", "198.51.100.2", "dev wan1 via 198.51.100.1 table main",
 			"packets from 198.51.100.10 leave by wan1 (via 198.51.100.1), and not by the gateway 198.51.100.2 of the source",
-			[]string{"ip route add default via 198.51.100.2 dev wan1 table ", "ip rule add from 198.51.100.10 lookup "},
+			[]string{"ip route add default via 198.51.100.2 dev wan1 table ", "ip route add 198.51.100.0/24 dev wan1 table ", "ip rule add from 198.51.100.10 lookup "},
 		},
 		{
 			"AnyIP with a gateway on another link",

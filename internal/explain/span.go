@@ -109,3 +109,21 @@ func (f *flattener) add(lo, hi netip.Addr, to target) {
 	}
 	f.out = append(f.out, span{lo, hi, to})
 }
+
+// prefixes returns the fewest prefixes that have just the addresses of s.
+func (s span) prefixes() []netip.Prefix {
+	var out []netip.Prefix
+	for lo := s.lo; lo.IsValid() && !s.hi.Less(lo); {
+		p := netip.PrefixFrom(lo, lo.BitLen())
+		for p.Bits() > 0 {
+			wider := netip.PrefixFrom(lo, p.Bits()-1)
+			if wider.Masked().Addr() != lo || s.hi.Less(lastOf(wider)) {
+				break
+			}
+			p = wider
+		}
+		out = append(out, p)
+		lo = lastOf(p).Next()
+	}
+	return out
+}

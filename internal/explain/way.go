@@ -56,7 +56,12 @@ type Fault struct {
 	Text string   `json:"text"`
 	Hint string   `json:"hint,omitempty"` // what to do, where commands cannot say it
 	Cure []string `json:"cure,omitempty"` // commands, to be run in this order
+
+	commands []Command // the same, with what they change
 }
+
+// cure makes list what cures f.
+func (f *Fault) cure(list []Command) { f.commands, f.Cure = list, texts(list) }
 
 // Alone is what the kernel would do without srcproxy.
 type Alone struct {
@@ -142,7 +147,7 @@ func (e *Explainer) wrongWay(q host.RouteQuery, a host.RouteAnswer, s *dialer.So
 	if e.Host == nil || !q.Src.IsValid() {
 		return nil
 	}
-	o := outlook{host: e.Host, query: q, answer: a, gateway: e.gateway(s, q.Dst.Is4())}
+	o := outlook{host: e.Host, query: q, source: s, answer: a, gateway: e.gateway(s, q.Dst.Is4())}
 	if !o.wrong() {
 		return nil
 	}
@@ -153,6 +158,7 @@ func (e *Explainer) wrongWay(q host.RouteQuery, a host.RouteAnswer, s *dialer.So
 type outlook struct {
 	host   *host.Snapshot
 	query  host.RouteQuery
+	source *dialer.Source
 	answer host.RouteAnswer
 
 	// gateway is the one that the configuration names for the source. Where it is not
@@ -186,8 +192,8 @@ func (o *outlook) fault(p *host.Policy) *Fault {
 	if o.missesGateway() {
 		w.Text = fmt.Sprintf("packets from %v leave by %s, and not by the gateway %v of the source", q.Src, leavesBy(a), o.gateway)
 	}
-	c := egressCure{host: o.host, policy: p, query: q, answer: a, owner: owner, gateway: o.gateway}
-	w.Cure = c.commands()
+	c := egressCure{host: o.host, policy: p, query: q, source: o.source, answer: a, owner: owner, gateway: o.gateway}
+	w.cure(c.commands())
 	if w.Cure == nil {
 		w.Hint = fmt.Sprintf("no route by %s names its gateway; find out which one it is, then: %s", owner.Name, c.template())
 	}
@@ -220,7 +226,7 @@ func (o *outlook) noRouteByDevice(p *host.Policy) *Fault {
 	c := egressCure{host: o.host, policy: p, query: q, owner: host.Link{Name: q.Link}}
 	if r := c.defaultRoute(); r.Dst.IsValid() {
 		const last = 1000 // after those that lead by other links
-		f.Cure = []string{c.addDefault(r.Gateway, host.TableMain) + fmt.Sprintf(" metric %d", last)}
+		f.cure([]Command{c.addDefault(r.Gateway, host.TableMain, last)})
 	}
 	return f
 }
