@@ -113,6 +113,17 @@ func probeExample(kind string) string {
 	return ""
 }
 
+// Addrs returns the addresses of the targets that have one instead of a name.
+func (p *Probe) Addrs() []netip.Addr {
+	var out []netip.Addr
+	for _, t := range p.Targets {
+		if a, ok := probeHost(p.Kind, t); ok && a.IsValid() {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
 // probeHost returns the address of a target, one that is not valid where it has a name,
 // and whether it is a target of that kind.
 func probeHost(kind, target string) (netip.Addr, bool) {

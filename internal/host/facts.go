@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -126,6 +127,17 @@ func MaxOpenFiles() (int, error) {
 		return 0, os.NewSyscallError("getrlimit(RLIMIT_NOFILE)", err)
 	}
 	return int(min(limit.Cur, math.MaxInt32)), nil
+}
+
+// Setting returns a variable of the kernel by the name that sysctl(8) has for it:
+// "net.ipv4.ip_forward", or with slashes where a link with dots in its name is in it.
+func Setting(name string) (string, error) {
+	path := name
+	if !strings.Contains(name, "/") {
+		path = strings.ReplaceAll(name, ".", "/")
+	}
+	text, err := os.ReadFile("/proc/sys/" + path)
+	return strings.TrimSpace(string(text)), err
 }
 
 // scanFile reads the numbers that a file of /proc/sys holds.

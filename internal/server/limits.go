@@ -3,6 +3,7 @@ package server
 import (
 	"github.com/srcproxy/srcproxy/internal/config"
 	"github.com/srcproxy/srcproxy/internal/egress"
+	"github.com/srcproxy/srcproxy/internal/udprelay"
 )
 
 // bounds returns the limits of sources, clients and users that cfg has.
@@ -22,3 +23,6 @@ func bounds(cfg *config.Config) *egress.Bounds {
 func bound(b config.Bound) egress.Bound {
 	return egress.Bound{Connections: b.Connections, PerSecond: b.NewPerSecond}
 }
+
+// ReceiveBuffer is what the sockets of UDP forwards ask the kernel for, in bytes.
+const ReceiveBuffer = udprelay.ForwardBuffer

@@ -131,8 +131,8 @@ func (e *Engine) Listen(ctx context.Context, addr netip.AddrPort, s *Settings, c
 		return nil, &net.OpError{Op: "listen", Net: "udp", Err: net.ErrClosed}
 	}
 	lc := pktinfo.ListenConfig{
-		ReadBuffer:  forwardBuffer,
-		WriteBuffer: forwardBuffer,
+		ReadBuffer:  ForwardBuffer,
+		WriteBuffer: ForwardBuffer,
 		MTUDiscover: pktinfo.MTUDiscoverDont,
 		GRO:         true,
 		Control:     control,

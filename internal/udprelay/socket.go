@@ -17,7 +17,7 @@ import (
 // The sizes of the sockets' buffers that are asked for, in bytes. They are bounds:
 // memory is used only for what waits.
 const (
-	forwardBuffer = 4 << 20
+	ForwardBuffer = 4 << 20 // of the sockets that clients send to
 	ownerBuffer   = 1 << 20
 )
 
