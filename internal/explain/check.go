@@ -261,31 +261,38 @@ func (c *checker) notUsable(a netip.Addr) string {
 const maxRange = 1 << 16
 
 func (c *checker) addressRange(s *dialer.Source, at place) {
-	if s.FreeBind {
+	n, missing := c.missing(s)
+	if s.FreeBind || len(missing) == 0 {
 		return
 	}
-	var missing []netip.Addr
-	n := 0
-	for a := s.First; n < maxRange && a.Compare(s.Last) <= 0; a = a.Next() {
+	cure := texts(c.addAddresses(missing))
+	c.found = append(c.found, Finding{
+		Severity: Warning,
+		Position: c.position(at),
+		Text:     fmt.Sprintf("source %q: %d of the %d addresses %v-%v are on no interface of this host", s.Name, len(missing), n, s.First, s.Last),
+		Cure:     cure,
+		Hint:     andSoOn(len(cure), missing),
+	})
+}
+
+// missing returns how many addresses of a range were looked at, and those that are not
+// here.
+func (c *checker) missing(s *dialer.Source) (n int, missing []netip.Addr) {
+	for a := s.First; n < maxRange && a.IsValid() && a.Compare(s.Last) <= 0; a = a.Next() {
 		n++
 		if !c.host.Local(a) {
 			missing = append(missing, a)
 		}
 	}
-	if len(missing) == 0 {
-		return
+	return n, missing
+}
+
+// andSoOn says that a cure of n commands has only the first.
+func andSoOn(n int, missing []netip.Addr) string {
+	if n != maxCommands || len(missing) <= maxCommands {
+		return ""
 	}
-	cure := c.addAddresses(missing)
-	f := Finding{
-		Severity: Warning,
-		Position: c.position(at),
-		Text:     fmt.Sprintf("source %q: %d of the %d addresses %v-%v are on no interface of this host", s.Name, len(missing), n, s.First, s.Last),
-		Cure:     cure,
-	}
-	if len(cure) == maxCommands && len(missing) > maxCommands {
-		f.Hint = fmt.Sprintf("and so on up to %v:", missing[len(missing)-1])
-	}
-	c.found = append(c.found, f)
+	return fmt.Sprintf("and so on up to %v:", missing[len(missing)-1])
 }
 
 // ports warns of a range that dials refuse, since the kernel ignores it.

@@ -19,9 +19,18 @@ func ip(is4 bool) string {
 func addLocalRoute(p netip.Prefix) string { return localRoute(p).Run }
 
 // addAddress returns the command that brings a onto this host.
-func (c *checker) addAddress(a netip.Addr) string {
+func (c *checker) addAddress(a netip.Addr) string { return c.bring(a).Run }
+
+// bring is addAddress with what it changes.
+func (c *checker) bring(a netip.Addr) Command {
 	bits, link := c.linkFor(a)
-	return fmt.Sprintf("ip addr add %v/%d dev %s", a, bits, link)
+	p := netip.PrefixFrom(a, bits)
+	return Command{
+		Run:       fmt.Sprintf("ip addr add %v dev %s", p, link),
+		Undo:      fmt.Sprintf("ip addr del %v dev %s", p, link),
+		Link:      link,
+		Addresses: []netip.Prefix{p},
+	}
 }
 
 // linkFor returns the link on which a belongs, and the length of its prefix there: those
@@ -55,32 +64,39 @@ const maxCommands = 8
 
 // addAddresses returns the commands for several addresses in ascending order: one for
 // each, or a loop where they are many and follow one another.
-func (c *checker) addAddresses(list []netip.Addr) []string {
-	if loop := c.addByLoop(list); loop != "" && len(list) > 2 {
-		return []string{loop}
+func (c *checker) addAddresses(list []netip.Addr) []Command {
+	if loop, ok := c.addByLoop(list); ok && len(list) > 2 {
+		return []Command{loop}
 	}
-	var cure []string
+	var cure []Command
 	for i, a := range list {
 		if i == maxCommands {
 			break
 		}
-		cure = append(cure, c.addAddress(a))
+		cure = append(cure, c.bring(a))
 	}
 	return cure
 }
 
-// addByLoop returns a shell loop over the last byte of IPv4 addresses, or nothing
-// where they have gaps or differ in other bytes.
-func (c *checker) addByLoop(list []netip.Addr) string {
+// addByLoop returns a shell loop over the last byte of IPv4 addresses, unless they have
+// gaps or differ in other bytes.
+func (c *checker) addByLoop(list []netip.Addr) (Command, bool) {
 	first, last := list[0], list[len(list)-1]
 	if !first.Is4() {
-		return ""
+		return Command{}, false
 	}
 	a, b := first.As4(), last.As4()
 	if [3]byte(a[:3]) != [3]byte(b[:3]) || int(b[3])-int(a[3]) != len(list)-1 {
-		return ""
+		return Command{}, false
 	}
 	bits, link := c.linkFor(first)
 	net := strings.TrimSuffix(first.String(), fmt.Sprint(a[3]))
-	return fmt.Sprintf("for i in $(seq %d %d); do ip addr add %s$i/%d dev %s; done", a[3], b[3], net, bits, link)
+	loop := func(verb string) string {
+		return fmt.Sprintf("for i in $(seq %d %d); do ip addr %s %s$i/%d dev %s; done", a[3], b[3], verb, net, bits, link)
+	}
+	out := Command{Run: loop("add"), Undo: loop("del"), Link: link}
+	for _, x := range list {
+		out.Addresses = append(out.Addresses, netip.PrefixFrom(x, bits))
+	}
+	return out, true
 }
