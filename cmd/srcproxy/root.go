@@ -105,7 +105,7 @@ command line that is not understood.`,
 	if err := root.MarkPersistentFlagFilename("config", "toml"); err != nil {
 		panic(err) // the flag stands one line above
 	}
-	root.AddCommand(a.serveCommand(), a.checkCommand(), a.explainCommand(), a.planCommand(), a.passwdCommand(), a.initCommand(), a.runCommand(), a.versionCommand(),
+	root.AddCommand(a.serveCommand(), a.checkCommand(), a.doctorCommand(), a.explainCommand(), a.planCommand(), a.passwdCommand(), a.initCommand(), a.runCommand(), a.versionCommand(),
 		a.attachCommand(), a.detachCommand(), a.reloadCommand(), a.statusCommand(), a.sourcesCommand(), a.connsCommand(), a.rulesCommand())
 	ownWords(root)
 	return root
