@@ -166,7 +166,7 @@ func (a *Association) resolve(n *associateName, dst socks.Addr) {
 	err := o.decide(ctx)
 	var d *destination
 	if err == nil {
-		d, err = retry(o.settings.Dialer, &o.query, &o.decision, func() (*destination, error) { return a.admit(&o.query, &o.decision, n) })
+		d, err = retry(o.settings.Dialer, &o.query, &o.decision, func() (*destination, error) { return a.keep(a.admit(&o.query, &o.decision, n)) })
 	}
 	if err != nil && a.ctx.Err() != nil {
 		err = errDraining

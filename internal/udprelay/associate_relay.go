@@ -142,7 +142,7 @@ func (a *Association) start(q *dialer.Flow, name *associateName) *destination {
 		a.refuse(q, &dec, began, &dialer.RefusedError{Flow: *q, Decision: dec}, 1)
 		return nil
 	}
-	d, err := retry(decider, q, &dec, func() (*destination, error) { return a.admit(q, &dec, name) })
+	d, err := retry(decider, q, &dec, func() (*destination, error) { return a.keep(a.admit(q, &dec, name)) })
 	if err != nil {
 		a.refuse(q, &dec, began, err, 1)
 		return nil

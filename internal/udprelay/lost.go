@@ -2,6 +2,9 @@ package udprelay
 
 import (
 	"net/netip"
+
+	"github.com/srcproxy/srcproxy/internal/egress"
+	"github.com/srcproxy/srcproxy/internal/flows"
 )
 
 // lost reports whether src, from which a datagram of that source could not be sent for
@@ -11,6 +14,31 @@ func (e *Engine) lost(source string, src netip.Addr, err error) bool {
 		return false
 	}
 	return e.Sources == nil || e.Sources.Lost(source, src)
+}
+
+// keep passes on what admit has returned, unless the source of the flow went away just
+// before CloseLost could know of it. Of most flows the kernel finds out by itself.
+func (e *Engine) keep(fl *flow, err error) (*flow, error) {
+	if err != nil || !fl.foreign || !e.wentAway(fl.entry.Source, fl.source()) {
+		return fl, err
+	}
+	fl.entry.Close(flows.ErrSourceDown)
+	return nil, egress.ErrLost
+}
+
+// keep is that of Engine for destinations.
+func (a *Association) keep(d *destination, err error) (*destination, error) {
+	if err != nil || !d.foreign || !a.engine.wentAway(d.source, d.addr.Local) {
+		return d, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.forget(d)
+	return nil, egress.ErrLost
+}
+
+func (e *Engine) wentAway(source string, src netip.Addr) bool {
+	return e.Sources != nil && e.Sources.Lost(source, src)
 }
 
 // CloseLost makes associations decide anew on the destinations whose source has lost the

@@ -100,7 +100,7 @@ func (o *opening) open(ctx context.Context, n int) *flow {
 // admit opens the flow that was decided on, from the next member of a pool where it can.
 func (o *opening) admit() (*flow, error) {
 	e := o.forward.engine
-	fl, err := retry(o.settings.Dialer, &o.query, &o.decision, func() (*flow, error) { return e.admit(o) })
+	fl, err := retry(o.settings.Dialer, &o.query, &o.decision, func() (*flow, error) { return e.keep(e.admit(o)) })
 	if errors.Is(err, dialer.ErrPorts) {
 		e.makeRoom(o.forward, routeOf(&o.decision, o.query.Dst, o.port))
 	}
