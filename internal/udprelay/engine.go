@@ -17,6 +17,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"sync"
@@ -29,7 +30,7 @@ import (
 	"github.com/srcproxy/srcproxy/pktinfo"
 )
 
-// What the zero values of the settings mean.
+// What counts where nothing else was set.
 const (
 	defaultMaxFlows = 100000
 	defaultIdle     = 2 * time.Minute // RFC 4787 section 4.3, REQ-5: at least 2 minutes
@@ -85,9 +86,15 @@ type Engine struct {
 	ended []ending // to be told to the registry once mu is free
 }
 
-// SetMaxFlows bounds the flows of all forwards together (zero or less: 100 000). At
-// the bound, the flow that has been idle for the longest time makes room for a new one.
-func (e *Engine) SetMaxFlows(n int) { e.maxFlows.Store(int64(n)) }
+// SetMaxFlows bounds the flows of all forwards together, and the destinations of all
+// associations; zero is no bound, and where it was never called it is 100 000. At the
+// bound, the flow that has been idle for the longest time makes room for a new one.
+func (e *Engine) SetMaxFlows(n int) {
+	if n == 0 {
+		n = math.MaxInt32 // more than there are numbers for
+	}
+	e.maxFlows.Store(int64(n))
+}
 
 func (e *Engine) limit() int {
 	if n := e.maxFlows.Load(); n > 0 {

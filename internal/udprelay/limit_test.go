@@ -30,3 +30,15 @@ func TestLimitAfterRename(t *testing.T) {
 		t.Errorf("counts by listener: %v, want 1 and 3", e.counts)
 	}
 }
+
+// TestUnlimited takes zero for no limit, as the configuration does.
+func TestUnlimited(t *testing.T) {
+	e, _ := newEngine(t)
+	if n := e.limit(); n != defaultMaxFlows {
+		t.Errorf("the limit is %d where none was set, want %d", n, defaultMaxFlows)
+	}
+	e.SetMaxFlows(0)
+	if n := e.limit(); n <= 1<<30 {
+		t.Errorf("the limit is %d, want none", n)
+	}
+}
