@@ -104,18 +104,30 @@ func (a *Association) admit(q *dialer.Flow, dec *dialer.Decision, name *associat
 	return d, nil
 }
 
-// makeRoom forgets destinations while there are too many of this association, or of
-// all of them.
+// makeRoom forgets destinations while there are too many of this association, or where
+// there are too many of all, more than its share.
 func (a *Association) makeRoom() {
 	limit := a.settings.MaxDestinations
 	if limit <= 0 {
 		limit = defaultMaxDestinations
 	}
 	e := a.engine
-	for a.queue.len > 0 && (a.queue.len >= limit || e.destinations.Load() >= int64(e.limit())) {
+	if e.destinations.Load() >= int64(e.limit()) {
+		limit = min(limit, e.destinationShare())
+	}
+	for a.queue.len >= limit {
 		a.forget(a.queue.oldest())
 		a.counts.evicted.Add(1)
 	}
+}
+
+// destinationShare is how many destinations each association may have when there are as
+// many as all of them may have: those of one client are not to be at the cost of the
+// others. There can be twice as many in all, until those who had more want another one.
+func (e *Engine) destinationShare() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return max(1, e.limit()/max(1, len(e.associations.live)))
 }
 
 // remember puts d into the tables, as forget takes it out.

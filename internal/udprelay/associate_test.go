@@ -256,6 +256,36 @@ func TestAssociateICMP(t *testing.T) {
 	until(t, "ICMP errors are counted", func() bool { return e.Stats().ICMP > 0 })
 }
 
+// TestAssociateShares has one association take all destinations that there may be: another
+// gets its share, and the first has no more than its own then.
+func TestAssociateShares(t *testing.T) {
+	e, _ := newEngine(t)
+	e.SetMaxFlows(4)
+	p, q := newPeer(t, "127.0.0.11:0", false), newPeer(t, "127.0.0.12:0", false)
+	d := always(t, useOf("wan1", "127.0.0.2"))
+	greedy, modest := associate(t, e, d, nil), associate(t, e, d, nil)
+	c := open(t, "127.0.0.9:0")
+	sendTo := func(i byte) {
+		send(t, c, greedy.Addr(), datagram(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 9, 0, i}), 9), "x"))
+	}
+	for i := range byte(4) {
+		sendTo(i)
+	}
+	until(t, "all are taken", func() bool { return e.Stats().Destinations == 4 })
+	other := open(t, "127.0.0.9:0")
+	through(t, other, modest, p.addr, "ping")
+	through(t, other, modest, q.addr, "ping")
+	if n := e.Stats().Evicted; n != 0 {
+		t.Errorf("%d destinations were evicted, want none", n)
+	}
+	sendTo(4)
+	until(t, "the first has its share", func() bool { return e.Stats().Destinations == 4 })
+	through(t, other, modest, p.addr, "ping")
+	if n := p.count(); n != 2 {
+		t.Errorf("the peer saw %d datagrams, want 2", n)
+	}
+}
+
 // TestAssociateEviction floods an association with destinations: the one in use stays.
 func TestAssociateEviction(t *testing.T) {
 	e, _ := newEngine(t)
