@@ -182,7 +182,7 @@ func TestKernelPlaneMark(t *testing.T) {
 	}
 	marked := both(10)
 	marked.Mark = 107
-	h.rule(cgroupbpf.Options{MarkWildcard: true}, leaveFrom(marked))
+	h.rule(cgroupbpf.Options{MarkWildcard: true}, leaveFrom(marked), dialer.Rule{To: matches(t, "203.0.113.64/26"), Use: dialer.Use{Kernel: true}})
 	for _, args := range []string{
 		"rule add fwmark 107 lookup 107", "-6 rule add fwmark 107 lookup 107",
 		"route add default via 198.51.100.254 src 198.51.100.10 table 107",
@@ -202,6 +202,17 @@ func TestKernelPlaneMark(t *testing.T) {
 	h.says(t, "s = socket(AF_INET, SOCK_STREAM)\ns.bind((\"\", 4446))\ns.connect((\"203.0.113.3\", 4000))\nheard(s)\nsay(s.getsockname()[1], s.getsockopt(SOL_SOCKET, 36))",
 		nstest.ProxyV4(10).String(), "4446 107")
 	h.says(t, `say(tcp("203.0.113.4").getsockopt(SOL_SOCKET, 36))`, nstest.ProxyV4(10).String(), "107")
+	// What the mark has chosen is not the program's choice, and it goes with the source.
+	h.says(t, `
+s = connected("203.0.113.5", udp(port=5061))
+attempt(s.sendto, b"x", ("203.0.113.65", 7))
+attempt(s.connect, ("203.0.113.66", 7))
+disconnect(s)
+connected("203.0.113.66", s)
+say(s.getsockopt(SOL_SOCKET, 36))
+disconnect(s)
+connected("203.0.113.5", s)`, at4(10, 5061), "EPERM", "EPERM", at4(1, 5061), "0", at4(10, 5061))
+	h.wantFrom(t, nstest.ServerV4(65))
 }
 
 // TestKernelPlaneFailsClosed refuses: what the rules deny, a family without a source, and an address that is not here.

@@ -72,7 +72,8 @@ type hooksMemory struct {
 	_       structs.HostLayout
 	Src     hooksAddress
 	Locked  uint8
-	Padding [3]uint8
+	Marked  uint8
+	Padding [2]uint8
 }
 
 type hooksPrefix struct {

@@ -28,7 +28,8 @@ const struct question *const described_question __attribute__((used));
 struct memory {
 	struct address src; /* what it bound; unspecified: it let the kernel choose */
 	__u8 locked;        /* the kernel keeps the address when the socket is disconnected */
-	__u8 padding[3];
+	__u8 marked;        /* it has the mark of a source */
+	__u8 padding[2];
 };
 
 struct {
@@ -130,9 +131,18 @@ static __always_inline int bind_to(struct bpf_sock_addr *ctx, const struct call 
 	return bpf_bind(ctx, (struct sockaddr *)&to, sizeof(to));
 }
 
-static __always_inline int mark(struct bpf_sock_addr *ctx, __u32 mark)
+static __always_inline struct memory *remember(struct bpf_sock_addr *ctx, struct memory *m)
 {
-	return mark ? bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) : 0;
+	return m ?: bpf_sk_storage_get(&memories, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+}
+
+/* Sets the mark of a source, or takes that of an earlier one back. */
+static __always_inline int mark(struct bpf_sock_addr *ctx, struct memory *m, __u32 mark)
+{
+	if (!mark && !m->marked)
+		return 0;
+	m->marked = mark != 0;
+	return bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
 }
 
 /* The kernel is to choose: takes back an address that a hook bound for an earlier destination. A UDP socket is
@@ -141,13 +151,12 @@ static __always_inline int leave(struct bpf_sock_addr *ctx, const struct call *c
 {
 	struct address any = {};
 
-	if (unspecified(&c->src) && c->flow.protocol != UDP)
+	if (!m && c->flow.protocol != UDP)
 		return 0;
-	if (m && !unspecified(&c->src) && !unspecified(&m->src) && c->held)
+	if (m && !unspecified(&c->src) && (!unspecified(&m->src) || m->marked) && c->held)
 		return -EPERM;
-	if (!m)
-		m = bpf_sk_storage_get(&memories, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!m)
+	m = remember(ctx, m);
+	if (!m || mark(ctx, m, 0))
 		return -EPERM;
 	m->src = any;
 	if (unspecified(&c->src) || c->held)
@@ -159,7 +168,7 @@ static __always_inline int leave(struct bpf_sock_addr *ctx, const struct call *c
 }
 
 /* A port is held, and with it the address: what bpf_bind cannot change. */
-static __always_inline int holding(struct bpf_sock_addr *ctx, const struct call *c)
+static __always_inline int holding(struct bpf_sock_addr *ctx, const struct call *c, struct memory *m)
 {
 	const struct verdict *v = &c->verdict;
 
@@ -169,7 +178,8 @@ static __always_inline int holding(struct bpf_sock_addr *ctx, const struct call 
 		return 0;
 	if (!unspecified(&c->src) || !c->settings || !c->settings->mark_wildcard || !v->mark)
 		return -EPERM;
-	return mark(ctx, v->mark);
+	/* The kernel takes the address of the policy route: it is none that the program chose. */
+	return mark(ctx, m, v->mark);
 }
 
 static __always_inline int bind_source(struct bpf_sock_addr *ctx, const struct call *c, struct memory *m)
@@ -177,13 +187,12 @@ static __always_inline int bind_source(struct bpf_sock_addr *ctx, const struct c
 	const struct verdict *v = &c->verdict;
 	int err;
 
-	if (c->held)
-		return holding(ctx, c);
-	if (!m)
-		m = bpf_sk_storage_get(&memories, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	m = remember(ctx, m);
 	if (!m)
 		return -EPERM;
-	err = mark(ctx, v->mark) ?: bind_to(ctx, c, &v->src, v->port);
+	if (c->held)
+		return holding(ctx, c, m);
+	err = mark(ctx, m, v->mark) ?: bind_to(ctx, c, &v->src, v->port);
 	if (!err)
 		m->src = v->src;
 	return err;
@@ -251,12 +260,15 @@ static __always_inline int on_datagram(struct bpf_sock_addr *ctx, struct call *c
 	c->flow.local_port = c->held;
 	judge(&c->flow, &c->verdict, c->settings, slot);
 	err = c->verdict.err;
-	if (!unspecified(&c->src))
+	if (!unspecified(&c->src) || (c->settings && c->settings->mark_wildcard))
 		m = bpf_sk_storage_get(&memories, ctx->sk, 0, 0);
 	if (respected(m, c)) {
 		err = 0;
 	} else if (!err) {
+		/* Neither the port nor the mark of a socket can be another for one datagram. */
 		if (c->verdict.port && c->verdict.port != c->held)
+			err = -EPERM;
+		if (!c->verdict.bind && m && m->marked)
 			err = -EPERM;
 		c->src = c->verdict.src;
 	}
