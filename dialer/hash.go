@@ -69,18 +69,23 @@ func put32(v uint32) (b [4]byte) {
 	return b
 }
 
-// within returns the address between first and last that h picks.
-func within(first, last netip.Addr, h uint64) netip.Addr {
+// size returns how many addresses there are from first to last, at most 2^64 - 1.
+func size(first, last netip.Addr) uint64 {
 	a, b := first.As16(), last.As16()
+	lo, borrow := bits.Sub64(binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint64(a[8:]), 0)
+	hi, _ := bits.Sub64(binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(a[:8]), borrow)
+	if hi > 0 || lo == ^uint64(0) {
+		return ^uint64(0)
+	}
+	return lo + 1
+}
+
+// within returns the address between first and last that h picks. A range that is longer
+// than size can tell is picked from its first addresses.
+func within(first, last netip.Addr, h uint64) netip.Addr {
+	a := first.As16()
 	aHi, aLo := binary.BigEndian.Uint64(a[:8]), binary.BigEndian.Uint64(a[8:])
-	bHi, bLo := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
-	spanLo, borrow := bits.Sub64(bLo, aLo, 0)
-	spanHi, _ := bits.Sub64(bHi, aHi, borrow)
-	offset := h
-	if spanHi == 0 && spanLo < ^uint64(0) {
-		offset = h % (spanLo + 1)
-	} // a longer range is picked from its first 2^64 addresses
-	lo, carry := bits.Add64(aLo, offset, 0)
+	lo, carry := bits.Add64(aLo, h%size(first, last), 0)
 	binary.BigEndian.PutUint64(a[8:], lo)
 	binary.BigEndian.PutUint64(a[:8], aHi+carry)
 	if first.Is4() {

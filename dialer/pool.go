@@ -140,12 +140,16 @@ func (c *choice) down(s *Source, a netip.Addr) error {
 	return nil
 }
 
-// maxAway bounds the addresses of a range that are passed over for one flow.
-const maxAway = 16
+// The bounds of the addresses of a range that are passed over for one flow.
+const (
+	maxAway = 16  // each of them elsewhere in the range, so that those beside one that is away share its keys
+	maxRow  = 256 // and then one after the other, so that one that is here is found
+)
 
 // here returns what picks an address of s that is not down. That is h, unless s is a
 // range and the address away: then one of those that follow from h, always the same, so
-// that only the keys of the address that is away move.
+// that only the keys of the address that is away move. Of a range with no more than
+// maxRow addresses it finds the last one, too.
 func (c *choice) here(s *Source, h uint64) uint64 {
 	if c.state == nil || !s.First.IsValid() {
 		return h
@@ -156,6 +160,12 @@ func (c *choice) here(s *Source, h uint64) uint64 {
 			return next
 		}
 		next = rendezvous.Mix(next + 1)
+	}
+	for range min(size(s.First, s.Last), maxRow) {
+		if c.state.Down(s, s.addr(c.is4, next)) == nil {
+			return next
+		}
+		next++
 	}
 	return h
 }

@@ -84,3 +84,24 @@ func TestRangePassesOverAddresses(t *testing.T) {
 		wantErr(t, d.Decide(fromClient(1)).Err, dialer.ErrSourceDown)
 	}
 }
+
+// TestRangeFindsTheLastAddress takes the only one that is here, each time.
+func TestRangeFindsTheLastAddress(t *testing.T) {
+	first := netip.MustParseAddr("192.0.2.0")
+	batch := &dialer.Source{Name: "batch", First: first, Last: netip.MustParseAddr("192.0.2.255")}
+	var away []netip.Addr
+	here := netip.MustParseAddr("192.0.2.77")
+	for a := first; batch.Last.Compare(a) >= 0; a = a.Next() {
+		if a != here {
+			away = append(away, a)
+		}
+	}
+	s := new(partly)
+	s.set(away...)
+	d := &dialer.Dialer{Table: newTable(t, from(batch)), State: s}
+	for i := range 200 {
+		if dec := d.Decide(fromClient(i)); dec.Addr != here {
+			t.Fatalf("flow %d leaves from %v (%v), want %v", i, dec.Addr, dec.Err, here)
+		}
+	}
+}
