@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/srcproxy/srcproxy/internal/admin"
 	"github.com/srcproxy/srcproxy/internal/nstest"
 )
 
@@ -121,8 +122,13 @@ func TestWaitingListenerTriesAgain(t *testing.T) {
 	eventually(t, "the other process listens", func() bool { return listensUDP(t, r.Proxy, 5300) })
 	r.Proxy.AddAddr(t, "wan0", netip.MustParsePrefix("198.51.100.99/24"))
 	r.log.wait(t, 1, "listener cannot be opened")
+	eventually(t, "status tells of it", func() bool {
+		l := asked[admin.Status](t, r, "status").Listeners[0]
+		return l.State == admin.Down && strings.Contains(l.Reason, "(nc.openbsd) has it")
+	})
 	other.Kill()
 	r.log.wait(t, 1, "listening")
+	eventually(t, "status has it up", func() bool { return asked[admin.Status](t, r, "status").Listeners[0].State == admin.Up })
 	echoed(t, r.dialUDP("198.51.100.99:5300"), "x")
 	if e, _ := r.log.with("listener cannot be opened"); len(e) != 1 {
 		t.Errorf("%d lines of a listener that cannot be opened, want 1", len(e))

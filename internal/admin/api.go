@@ -46,7 +46,7 @@ type Listener struct {
 	Name      string    `json:"name"`
 	Kind      string    `json:"kind"`
 	Addresses []string  `json:"addresses"`
-	State     string    `json:"state"` // Up or Waiting
+	State     string    `json:"state"` // Up, Waiting or Down
 	Reason    string    `json:"reason,omitempty"`
 	Since     time.Time `json:"since,omitzero"`
 	Flows     int       `json:"flows"` // now
@@ -56,6 +56,7 @@ type Listener struct {
 const (
 	Up      = "up"
 	Waiting = "waiting" // its address is not on this host yet
+	Down    = "down"    // it cannot be opened on its address
 )
 
 // SourceCounts counts the addresses of sources by their state.

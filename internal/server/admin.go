@@ -151,6 +151,11 @@ func (s *server) listeners(cfg *config.Config) []admin.Listener {
 				row.State, row.Reason = admin.Waiting, a.Addr().String()+" is not on this host"
 			}
 		}
+		for a := range l.Endpoints() {
+			if err := s.waiting.told[a]; err != nil {
+				row.State, row.Reason = admin.Down, err.Error()
+			}
+		}
 		row.Since = s.sinceWhen(row)
 		out = append(out, row)
 	}

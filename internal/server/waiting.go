@@ -20,7 +20,7 @@ import (
 type waiting struct {
 	tcp  map[netip.AddrPort]*inbound.Settings
 	udp  map[netip.AddrPort]*udprelay.Settings
-	told map[netip.AddrPort]bool // whose address has come, and that could not be opened all the same
+	told map[netip.AddrPort]error // whose address has come, and why they could not be opened all the same
 }
 
 // again is how soon a listener is tried again whose port somebody else has.
@@ -54,7 +54,7 @@ func (s *server) postpone(w waiting) {
 				"err", fmt.Sprintf("%v is not on this host; srcproxy check prints the command that adds it", a.Addr()))
 		}
 	}
-	w.told = make(map[netip.AddrPort]bool)
+	w.told = make(map[netip.AddrPort]error)
 	s.waiting = w
 }
 
@@ -86,9 +86,9 @@ func arrived[S any, L listener[S]](s *server, waits map[netip.AddrPort]*S, liste
 			delete(s.waiting.told, a)
 			continue
 		}
-		if !s.waiting.told[a] {
-			s.waiting.told[a] = true
-			s.log.Error("listener cannot be opened", "addr", a.String(), "err", blame(err))
+		if s.waiting.told[a] == nil {
+			s.waiting.told[a] = blame(err)
+			s.log.Error("listener cannot be opened", "addr", a.String(), "err", s.waiting.told[a])
 		}
 	}
 	return opened
