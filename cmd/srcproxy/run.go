@@ -182,7 +182,7 @@ func proxyOnly(cfg *config.Config) *config.Config {
 	l := config.Default().Listen[0]
 	l.Name = "run"
 	l.Addrs = []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)}
-	c.Listen, c.Attach, c.Admin = []config.Listener{l}, nil, config.Admin{}
+	c.Listen, c.Attach = []config.Listener{l}, nil
 	c.Admin = config.Admin{} // that socket is the service's
 	c.Timeouts.Drain = min(c.Timeouts.Drain, endDrain)
 	c.Log.Level, c.Log.Flows = slog.LevelWarn, false // the command has the terminal
