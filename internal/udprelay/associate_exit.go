@@ -58,6 +58,9 @@ func (a *Association) exitFor(r *route) (*exit, error) {
 	if x := a.exits[k]; x != nil {
 		return x, nil
 	}
+	if len(a.exits) >= maxExits {
+		a.dropIdle()
+	}
 	e := a.engine
 	e.mu.Lock()
 	defer e.mu.Unlock()

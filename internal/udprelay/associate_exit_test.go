@@ -75,6 +75,31 @@ func TestAssociateOwnSockets(t *testing.T) {
 	}
 }
 
+// TestAssociateManyExits sends from a prefix with ports, of which each address needs a
+// socket of its own, to more destinations than there may be sockets, one after the other.
+func TestAssociateManyExits(t *testing.T) {
+	e, lines := newEngine(t)
+	p := newPeer(t, "0.0.0.0:0", true)
+	port := freePort(t, "127.0.0.3")
+	wide := &dialer.Source{Name: "wide", Prefix: netip.MustParsePrefix("127.7.0.0/16"), Ports: dialer.PortRange{Lo: port, Hi: port}}
+	a := associate(t, e, always(t, dialer.Use{Source: wide}), func(s *AssociateSettings) { s.MaxDestinations = maxExits / 2 })
+	c := open(t, "127.0.0.9:0")
+	const all = 2 * maxExits
+	for i := range all {
+		dst := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 9, 0, byte(i)}), p.addr.Port())
+		send(t, c, a.Addr(), datagram(dst, "x"))
+	}
+	until(t, "all are sent, or refused", func() bool { return p.count()+dropped(e, Refused) == all })
+	if n := dropped(e, Refused); n != 0 {
+		t.Errorf("%d datagrams were refused:\n%s", n, lines)
+	}
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if len(a.exits) > maxExits {
+		t.Errorf("%d sockets, want no more than %d", len(a.exits), maxExits)
+	}
+}
+
 // TestAssociateSharedPort has two associations and a forward leave from one fixed port:
 // each gets the answers of its own peer. The same peer is for one of them, until that
 // ends.

@@ -32,6 +32,17 @@ func (a *Association) yield(at netip.AddrPort) {
 	}
 }
 
+// dropIdle gives up a socket by which nothing leaves any more, if there is one besides the
+// first.
+func (a *Association) dropIdle() {
+	for k, x := range a.exits {
+		if k != (exitKey{}) && len(x.sent) == 0 {
+			a.drop(x)
+			return
+		}
+	}
+}
+
 // drop closes x and forgets what leaves by it.
 func (a *Association) drop(x *exit) {
 	var next *destination
