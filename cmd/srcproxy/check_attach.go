@@ -77,14 +77,18 @@ func patternFindings(cfg *config.Config, a *config.Attach) []explain.Finding {
 	}}
 }
 
+// placeOf returns where the rules of a are to hold.
+func placeOf(tree *cgroup.Tree, a *config.Attach) cgroup.Place {
+	if a.Service == "" {
+		return cgroup.Place{Path: tree.Path(a.Cgroup)}
+	}
+	return cgroup.Place{Unit: a.Service}
+}
+
 // placeFindings tells where the rules of a are to hold, and what a service lacks for it.
 func placeFindings(cfg *config.Config, tree *cgroup.Tree, a *config.Attach) []explain.Finding {
-	place := cgroup.Place{Unit: a.Service}
-	if a.Service == "" {
-		place = cgroup.Place{Path: tree.Path(a.Cgroup)}
-	}
 	f := explain.Finding{Severity: explain.Note, Position: cfg.Position("attach", a.Name())}
-	path, err := tree.Find(place)
+	path, err := tree.Find(placeOf(tree, a))
 	switch {
 	case err != nil:
 		f.Severity, f.Text = explain.Warning, err.Error()

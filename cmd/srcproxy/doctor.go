@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/srcproxy/srcproxy/internal/attach"
+	"github.com/srcproxy/srcproxy/internal/cgroup"
 	"github.com/srcproxy/srcproxy/internal/config"
 	"github.com/srcproxy/srcproxy/internal/explain"
 	"github.com/srcproxy/srcproxy/internal/host"
@@ -109,6 +111,7 @@ func (a *app) examine(cfg *config.Config) (*explain.Diagnosis, error) {
 	if len(cfg.Attach) > 0 {
 		d.Add("attach", "the rules can be put on "+attachNames(cfg), attachFindings(cfg))
 	}
+	d.Add("attach", "", attachedTwice(cfg))
 	return d, nil
 }
 
@@ -144,4 +147,39 @@ func (a *app) persist(kind string, d *explain.Diagnosis) error {
 		}{kind, text})
 	}
 	return a.print(text)
+}
+
+// attachedTwice tells of programs that two sets of rules are for: those of two [[attach]],
+// or of one and of what an earlier srcproxy left there.
+func attachedTwice(cfg *config.Config) []explain.Finding {
+	var found []explain.Finding
+	add := func(text string, cure ...string) {
+		found = append(found, explain.Finding{Severity: explain.Warning, Text: text, Cure: cure})
+	}
+	names := make(map[string]string) // by path
+	if tree, err := cgroup.Mounted(); err == nil {
+		for i := range cfg.Attach {
+			if path, err := tree.Find(placeOf(tree, &cfg.Attach[i])); err == nil && path != "" {
+				names[path] = cfg.Attach[i].Name()
+			}
+		}
+	}
+	for inner, name := range names {
+		for outer, other := range names {
+			if strings.HasPrefix(inner, outer+"/") {
+				add(fmt.Sprintf("%s is inside of %s: what runs there is ruled by both", name, other))
+			}
+		}
+	}
+	pinned, err := attach.Names(attach.Pins())
+	if err != nil {
+		return found // it is not for this user to see
+	}
+	for _, name := range pinned {
+		if !slices.ContainsFunc(cfg.Attach, func(x config.Attach) bool { return x.Name() == name }) {
+			add(fmt.Sprintf("rules are on %s, for which the configuration has no [[attach]]", name), "srcproxy detach "+name)
+		}
+	}
+	slices.SortFunc(found, func(a, b explain.Finding) int { return strings.Compare(a.Text, b.Text) })
+	return found
 }

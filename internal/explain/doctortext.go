@@ -61,7 +61,7 @@ func (t *Test) write(b *strings.Builder, s Style, width int) {
 func broken(text string) []string {
 	var lines []string
 	line := ""
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > textWidth {
 			lines = append(lines, line)
 			line = ""

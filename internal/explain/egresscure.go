@@ -3,6 +3,7 @@ package explain
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/host"
@@ -48,11 +49,10 @@ func (c *egressCure) commands() []Command {
 // template is commands with a word in place of the gateway.
 func (c *egressCure) template() string {
 	t := c.freeTable()
-	s := fmt.Sprintf("%sroute add default via GATEWAY dev %s table %v", ip(c.is4()), c.owner.Name, t)
-	for _, x := range append(c.addNeighbours(t), c.addRules(t)...) {
-		s += " && " + x.Run
-	}
-	return s
+	all := []string{fmt.Sprintf("%sroute add default via GATEWAY dev %s table %v", ip(c.is4()), c.owner.Name, t)}
+	all = append(all, texts(c.addNeighbours(t))...)
+	all = append(all, texts(c.addRules(t))...)
+	return strings.Join(all, " && ")
 }
 
 func (c *egressCure) is4() bool { return c.query.Src.Is4() }
