@@ -75,3 +75,27 @@ func TestSpanString(t *testing.T) {
 		}
 	}
 }
+
+// TestPrefixesOfSpan: the prefixes are those of the span, one after the other, and no two
+// could be one.
+func TestPrefixesOfSpan(t *testing.T) {
+	for _, tt := range []struct {
+		lo, hi string
+		want   []string
+	}{
+		{"198.51.100.64", "198.51.100.95", []string{"198.51.100.64/27"}},
+		{"198.51.100.7", "198.51.100.7", []string{"198.51.100.7/32"}},
+		{"198.51.100.1", "198.51.100.6", []string{"198.51.100.1/32", "198.51.100.2/31", "198.51.100.4/31", "198.51.100.6/32"}},
+		{"0.0.0.0", "255.255.255.255", []string{"0.0.0.0/0"}},
+		{"2001:db8::20", "2001:db8::2f", []string{"2001:db8::20/124"}},
+		{"255.255.255.254", "255.255.255.255", []string{"255.255.255.254/31"}},
+	} {
+		var got []string
+		for _, p := range (span{lo: netip.MustParseAddr(tt.lo), hi: netip.MustParseAddr(tt.hi)}).prefixes() {
+			got = append(got, p.String())
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s-%s: got %q, want %q", tt.lo, tt.hi, got, tt.want)
+		}
+	}
+}
