@@ -43,18 +43,7 @@ use = "kernel"
 // TestPlanNetworkdIsThatOfIP lets systemd-networkd load the plan for it, and compares the
 // routes and rules that it makes with those of the plan for ip.
 func TestPlanNetworkdIsThatOfIP(t *testing.T) {
-	nstest.Need(t, "ip", "sh", "unshare", networkd)
-	if text, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(text))) != 3 || strings.Fields(string(text))[2] == "1" {
-		nstest.Skip(t, "systemd-networkd becomes another user, and there is only one here")
-	}
-	n := nstest.NewNamespace(t, "host")
-	shell(t, n, `set -e
-ip link add wan0 type veth peer name p0; ip link set wan0 up; ip link set p0 up
-for a in 198.51.100.10 198.51.100.25; do ip addr add $a/24 dev wan0; done
-for a in 2001:db8:1::10 2001:db8:1::25; do ip addr add $a/64 dev wan0 nodad; done
-ip route add default via 198.51.100.1
-ip -6 route add default via 2001:db8:1::1
-`)
+	n := networkdHost(t)
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.toml")
 	if err := os.WriteFile(config, []byte(planned), 0o644); err != nil {
@@ -69,21 +58,46 @@ ip -6 route add default via 2001:db8:1::1
 	}
 	byNetworkd, byIP := plan("--networkd"), plan("--iproute")
 	shell(t, n, byIP)
-	want := routing(t, n)
+	want := routing(t, n, "500")
 	_, undo, _ := strings.Cut(byIP, "# To undo it:\n")
 	shell(t, n, strings.ReplaceAll(undo, "#   ", ""))
-	if left := routing(t, n); len(want) < 15 || len(left) != 0 {
+	if left := routing(t, n, "500"); len(want) < 15 || len(left) != 0 {
 		t.Fatalf("%d routes and rules, and after the undo %v", len(want), left)
 	}
 
+	wantByNetworkd(t, n, dir, byNetworkd, "500", want)
+}
+
+// networkdHost is a host with one link, which systemd-networkd can configure.
+func networkdHost(t *testing.T) *nstest.Namespace {
+	t.Helper()
+	nstest.Need(t, "ip", "sh", "unshare", networkd)
+	if text, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(text))) != 3 || strings.Fields(string(text))[2] == "1" {
+		nstest.Skip(t, "systemd-networkd becomes another user, and there is only one here")
+	}
+	n := nstest.NewNamespace(t, "host")
+	shell(t, n, `set -e
+ip link add wan0 type veth peer name p0; ip link set wan0 up; ip link set p0 up
+for a in 198.51.100.10 198.51.100.25; do ip addr add $a/24 dev wan0; done
+for a in 2001:db8:1::10 2001:db8:1::25; do ip addr add $a/64 dev wan0 nodad; done
+ip route add default via 198.51.100.1
+ip -6 route add default via 2001:db8:1::1
+`)
+	return n
+}
+
+// wantByNetworkd has systemd-networkd load sections, and waits until it has made these
+// routes and rules.
+func wantByNetworkd(t *testing.T, n *nstest.Namespace, dir, sections, digits string, want []string) {
+	t.Helper()
 	startNetworkd(t, n, dir, "[Match]\nName=wan0\n[Network]\nIPv6AcceptRA=no\nConfigureWithoutCarrier=yes\n"+
 		"Address=198.51.100.10/24\nAddress=198.51.100.25/24\nAddress=2001:db8:1::10/64\nAddress=2001:db8:1::25/64\n"+
-		"Gateway=198.51.100.1\nGateway=2001:db8:1::1\n"+byNetworkd)
+		"Gateway=198.51.100.1\nGateway=2001:db8:1::1\n"+sections)
 	var got []string
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(30 * time.Second); ; <-tick.C {
-		if got = routing(t, n); slices.Equal(got, want) {
+		if got = routing(t, n, digits); slices.Equal(got, want) {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -91,7 +105,7 @@ ip -6 route add default via 2001:db8:1::1
 		}
 	}
 	log, _ := os.ReadFile(filepath.Join(dir, "log"))
-	t.Errorf("got\n%s\nwant\n%s\n%s\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"), byNetworkd, log)
+	t.Errorf("got\n%s\nwant\n%s\n%s\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"), sections, log)
 }
 
 // startNetworkd runs systemd-networkd with one file, and without udev, which it leaves
@@ -112,15 +126,16 @@ exec %[2]s
 `, dir, networkd)))
 }
 
-// routing lists the routes and rules of the plan, without what tells who made them.
-func routing(t *testing.T, n *nstest.Namespace) []string {
+// routing lists the routes and rules of the plan, whose numbers begin with these digits,
+// without what tells who made them.
+func routing(t *testing.T, n *nstest.Namespace, digits string) []string {
 	t.Helper()
 	var out []string
 	for _, family := range []string{"-4", "-6"} {
 		rules := n.Run(t, exec.Command("ip", family, "rule"))
 		routes := n.Run(t, exec.Command("ip", family, "route", "show", "table", "all"))
 		for line := range strings.Lines(rules.Stdout + routes.Stdout) {
-			if !strings.HasPrefix(line, "500") && !strings.Contains(line, "table 500") {
+			if !strings.HasPrefix(line, digits) && !strings.Contains(line, "table "+digits) {
 				continue
 			}
 			for _, maker := range []string{" proto static", " metric 1024", " pref medium", " linkdown"} {
