@@ -1,5 +1,6 @@
 // load KIND ADDRESS PORT COUNT: bulk sends COUNT MiB over one connection; short opens COUNT connections, one after the other,
-// that carry 64 bytes each way; datagrams sends COUNT datagrams of 64 bytes from one socket. Prints the nanoseconds it took.
+// that carry 64 bytes each way; datagrams sends COUNT datagrams of 64 bytes from one socket, each with its destination, and
+// connected from a connected socket. Prints the nanoseconds it took.
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -53,12 +54,14 @@ static void shorts(long count)
 	}
 }
 
-static void datagrams(long count)
+static void datagrams(long count, int connected)
 {
 	int s = socket(AF_INET, SOCK_DGRAM, 0);
 	check(s, "socket");
+	if (connected)
+		check(connect(s, (struct sockaddr *)&to, sizeof(to)), "connect");
 	for (long i = 0; i < count; i++)
-		check(sendto(s, buffer, 64, 0, (struct sockaddr *)&to, sizeof(to)), "sendto");
+		check(sendto(s, buffer, 64, 0, connected ? NULL : (struct sockaddr *)&to, connected ? 0 : sizeof(to)), "sendto");
 	close(s);
 }
 
@@ -76,7 +79,7 @@ int main(int argc, char **argv)
 	else if (!strcmp(argv[1], "short"))
 		shorts(count);
 	else
-		datagrams(count);
+		datagrams(count, !strcmp(argv[1], "connected"));
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	printf("%ld\n", (end.tv_sec - start.tv_sec) * 1000000000L + end.tv_nsec - start.tv_nsec);
 	return 0;
