@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/srcproxy/srcproxy/internal/explain"
@@ -76,10 +77,8 @@ func (p *questionParser) word(key, otherwise string, words ...string) string {
 	if s == "" {
 		return otherwise
 	}
-	for _, w := range words {
-		if s == w {
-			return s
-		}
+	if slices.Contains(words, s) {
+		return s
 	}
 	p.fault(key, fmt.Sprintf("one of %q", words))
 	return otherwise

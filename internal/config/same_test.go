@@ -79,8 +79,10 @@ func TestSameWarnings(t *testing.T) {
 		{"rule for a listener", "default = \"deny\"\nrules = [{ listener = \"x\", map = { \"192.0.2.1\" = \"same\" } }]\n" + listen + "mixed = \"127.0.0.1:1080\"\n" +
 			"[[listen]]\nmixed = \"192.0.2.1:1080\"\nallow = \"192.0.2.0/24\"\n", []string{forward}},
 		{"forward", "default = \"deny\"\n" + listen + "udp = \"127.0.0.1:53\"\nto = \"203.0.113.53:53\"\nuse = \"same\"\n", []string{forward}},
-		{"forward to the other family", "default = \"deny\"\n" + listen + "udp = \"192.0.2.1:53\"\nto = \"[2001:db8::53]:53\"\nuse = \"same\"\nallow = \"192.0.2.0/24\"\n",
-			[]string{`use = "same" refuses all clients: they connect by the other family than that of 2001:db8::53`}},
+		{
+			"forward to the other family", "default = \"deny\"\n" + listen + "udp = \"192.0.2.1:53\"\nto = \"[2001:db8::53]:53\"\nuse = \"same\"\nallow = \"192.0.2.0/24\"\n",
+			[]string{`use = "same" refuses all clients: they connect by the other family than that of 2001:db8::53`},
+		},
 		{"forward on all addresses", "default = \"deny\"\n" + listen + "udp = \":53\"\nto = \"203.0.113.53:53\"\nuse = \"same\"\nallow = \"192.0.2.0/24\"\n", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
