@@ -67,7 +67,7 @@ func (o *oneLine) load() (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return config.Parse("command line", []byte(text))
+	return config.Parse(config.CommandLine, []byte(text))
 }
 
 // toml writes the flags as a configuration file.

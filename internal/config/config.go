@@ -22,10 +22,13 @@ import (
 	"github.com/srcproxy/srcproxy/dialer"
 )
 
+// CommandLine is the Path of a configuration that the flags of a command have made.
+const CommandLine = "command line"
+
 // A Config is what a configuration file says. It is not changed once made, and can
 // then be read by several goroutines.
 type Config struct {
-	Path       string     // the file; empty for the built-in configuration
+	Path       string     // the file, or CommandLine; empty for the built-in configuration
 	Default    dialer.Use // when no rule matches
 	PreferIPv4 bool       // dial IPv4 addresses first
 

@@ -91,8 +91,8 @@ func (s *server) closeSocket(l *admin.Socket) {
 // show makes cfg what the admin socket tells of.
 func (s *server) show(cfg *config.Config, d Dialers) {
 	v := &view{config: cfg, dialers: d, listeners: s.listeners(cfg), attached: s.attached, reloads: s.reloads}
-	if cfg.Path != "" {
-		v.path = cfg.Path
+	v.path = cfg.Path
+	if cfg.Path != "" && cfg.Path != config.CommandLine {
 		if abs, err := filepath.Abs(cfg.Path); err == nil {
 			v.path = abs
 		}

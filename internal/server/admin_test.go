@@ -274,6 +274,19 @@ use = "127.0.0.3"
 	}
 }
 
+// TestStatusOfCommandLine takes a configuration that flags have made for no file.
+func TestStatusOfCommandLine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	run(t, mixed("127.0.0.1:0"), func(o *Options) {
+		o.Sockets = []string{path}
+		o.Load = func() (*config.Config, error) { return config.Parse(config.CommandLine, []byte(mixed("127.0.0.1:0"))) }
+	})
+	st, err := (&admin.Client{Paths: []string{path}}).Status(t.Context())
+	if err != nil || st.Config != "command line" {
+		t.Errorf("status tells of the configuration %q, %v", st.Config, err)
+	}
+}
+
 func TestExplainBySocket(t *testing.T) {
 	addr := freeAddr(t)
 	p := runAsked(t, rulesText(addr, echoRule))
