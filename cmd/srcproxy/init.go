@@ -46,15 +46,19 @@ func (a *app) init() error {
 			explain.Initial
 		}{path, initial})
 	}
-	return a.print(fmt.Sprintf("%s: written; flows leave from %q, and %s off\nnow run:\n  srcproxy check -c %s\n  srcproxy serve -c %s\n",
+	return a.print(fmt.Sprintf("%s: written; flows leave from %q%s\nnow run:\n  srcproxy check -c %s\n  srcproxy serve -c %s\n",
 		path, initial.Default, others(len(initial.Sources)), path, path))
 }
 
+// others tells how many sources the file names whose lines are off.
 func others(n int) string {
-	if n == 1 {
-		return "1 other source is"
+	switch n {
+	case 0:
+		return ""
+	case 1:
+		return ", and 1 other source is off"
 	}
-	return fmt.Sprintf("%d other sources are", n)
+	return fmt.Sprintf(", and %d other sources are off", n)
 }
 
 // initialConfig reads this host.
