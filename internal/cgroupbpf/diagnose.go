@@ -37,14 +37,17 @@ var needed = [...]struct {
 	{asm.FnSetRetval, "5.18"},
 }
 
-// diagnose adds to err, which the kernel gave, what the kernel or the process lacks.
+// diagnose adds to err, which the kernel gave, what the kernel or the process lacks. Without the capabilities nothing loads,
+// and what err says then (a refusal, or something that could not be probed) is only how that came to light.
 func diagnose(err error) error {
-	var verifier *ebpf.VerifierError
-	verified := !errors.As(err, &verifier) // it refuses by EACCES what CAP_PERFMON would allow
-	if missing := missingCapabilities(); missing != nil && (errors.Is(err, unix.EPERM) || !verified) {
+	if err == nil {
+		return nil
+	}
+	if missing := missingCapabilities(); missing != nil {
 		return &privilegeError{missing, err}
 	}
-	if !verified && errors.Is(err, unix.EACCES) {
+	var verifier *ebpf.VerifierError
+	if errors.As(err, &verifier) && errors.Is(err, unix.EACCES) {
 		return errors.New("the kernel's verifier refuses the hooks, which is a fault of theirs: " + err.Error()) // not os.ErrPermission
 	}
 	if errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) {
@@ -96,6 +99,8 @@ func (e *privilegeError) Error() string {
 }
 
 func (e *privilegeError) Unwrap() error { return e.err }
+
+func (e *privilegeError) Is(target error) bool { return target == os.ErrPermission }
 
 // missingCapabilities returns those that the process does not have. In a user namespace they do not count for BPF, and the
 // kernel tells that only by refusing.
