@@ -73,7 +73,16 @@ type hooksMemory struct {
 	Src     hooksAddress
 	Locked  uint8
 	Marked  uint8
-	Padding [2]uint8
+	Padding [6]uint8
+	Last    struct {
+		_          structs.HostLayout
+		Generation uint64
+		Dst        hooksAddress
+		Src        hooksAddress
+		Port       uint16
+		LocalPort  uint16
+		Rule       uint32
+	}
 }
 
 type hooksPrefix struct {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 
@@ -20,6 +21,8 @@ type Plane struct {
 	memories *ebpf.Map // what the hooks know of sockets, in cgroups that a later Plane may take over
 	maps     hooksMaps // nil after Open
 	inner    map[string]*ebpf.MapSpec
+
+	active atomic.Uint64 // the number that the map of this name holds
 
 	mu    sync.Mutex
 	state dialer.State

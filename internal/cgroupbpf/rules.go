@@ -55,16 +55,21 @@ func (p *Plane) SetState(state dialer.State) error {
 			return p.set(p.now.rules)
 		}
 	}
+	changed := false
 	for i := range members {
 		if members[i] == p.now.members[i] {
 			continue
 		}
 		if err := p.now.maps[hooksMapMembers].Put(uint32(i), members[i]); err != nil { // #nosec G115 -- an index of a map
-			return fmt.Errorf("change the state of source %q: %w", p.now.rules.sources[i].Name, err)
+			return errors.Join(fmt.Errorf("change the state of source %q: %w", p.now.rules.sources[i].Name, err), p.activate(p.now.slot))
 		}
 		p.now.members[i] = members[i]
+		changed = true
 	}
-	return nil
+	if !changed {
+		return nil
+	}
+	return p.activate(p.now.slot)
 }
 
 // withState returns the members with their addresses as state knows them.
@@ -209,10 +214,29 @@ func (p *Plane) install(g *generation) error {
 	if err := p.maps.Settings.Put(g.slot, settings); err != nil {
 		return fmt.Errorf("map settings: %w", err)
 	}
-	if err := p.maps.Active.Put(uint32(0), g.slot); err != nil {
-		return fmt.Errorf("map active: %w", err)
+	if err := p.activate(g.slot); err != nil {
+		return err
 	}
 	return p.maps.Lists.Put(g.slot, g.maps[hooksMapLists])
+}
+
+// slots is SLOTS of c/rules.h.
+const slots = 2
+
+// activate makes slot the active one, by a number that neither this process nor an earlier one has used: the time since boot.
+// What the hooks remember of the rules holds for one number.
+func (p *Plane) activate(slot uint32) error {
+	var boot unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
+		return fmt.Errorf("clock_gettime: %w", err)
+	}
+	next := max(uint64(boot.Nano()), p.active.Load()+slots) // #nosec G115 -- not negative
+	next = next - next%slots + uint64(slot)
+	p.active.Store(next) // also a barrier: members are written before, and active after
+	if err := p.maps.Active.Put(uint32(0), next); err != nil {
+		return fmt.Errorf("map active: %w", err)
+	}
+	return nil
 }
 
 // sinceBoot returns what the wall clock is ahead of the boot clock, in nanoseconds.

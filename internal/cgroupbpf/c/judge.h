@@ -13,6 +13,7 @@ struct verdict {
 	__s32 err;  /* negative: denied, or with bind no source is up */
 	__u32 rule; /* index of its counter */
 	bool bind;  /* to src and port; else the kernel chooses */
+	bool stays; /* the same flow gets the same verdict until active changes */
 	__u16 port; /* 0: any */
 	__u32 mark;
 	struct address src;
@@ -324,6 +325,7 @@ static __always_inline void decide(struct verdict *v, const struct flow *f, __u3
 	if (!u || u->kind == DENY)
 		return;
 	v->err = 0;
+	v->stays = u->count <= 1 || u->kind == FIRST_UP || (u->kind == STICKY && !u->span);
 	if (u->kind == KERNEL)
 		return;
 	v->bind = true;
@@ -351,7 +353,7 @@ static __noinline int judge(const struct flow *flow, struct verdict *v, const st
 		f.dst.word[3] = bpf_htonl(f.is4 ? INADDR_LOOPBACK : 1);
 	v->err = -EPERM;
 	v->rule = NO_RULE;
-	v->bind = false;
+	v->bind = v->stays = false;
 	v->port = 0;
 	if (!s)
 		return 0;

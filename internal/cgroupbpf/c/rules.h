@@ -74,12 +74,14 @@ struct counter {
 	__u64 connects, datagrams, refused;
 };
 
-/* The maps of the rules are pairs. active says which one is in use; the other one is written, and then active. */
+/* The maps of the rules are pairs. The lowest bit of active says which one is in use; the other one is written, and then
+ * active. It is a new number after each change of rules or members, and never again an earlier one, not even that of an
+ * earlier process. 0: there are no rules yet. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u32);
+	__type(value, __u64);
 } active SEC(".maps");
 
 struct {

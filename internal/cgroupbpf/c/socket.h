@@ -1,0 +1,207 @@
+/* What the hooks know of a socket, and what they do to it: its address, its mark, its answer. */
+
+#include <asm/socket.h>
+#include <linux/in6.h>
+
+#define SOL_SOCKET 1
+#define AF_INET 2
+#define AF_INET6 10
+
+/* What the last datagram of a socket that had no address of its own was told. */
+struct answer {
+	__u64 generation; /* what active was then */
+	struct address dst, src;
+	__u16 port, local_port;
+	__u32 rule;
+};
+
+/* What a hook knows of a socket that it has seen before. It holds the lock of the socket. */
+struct memory {
+	struct address src; /* what it bound; unspecified: it let the kernel choose */
+	__u8 locked;        /* the kernel keeps the address when the socket is disconnected */
+	__u8 marked;        /* it has the mark of a source */
+	__u8 padding[6];
+	struct answer last;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct memory);
+} memories SEC(".maps");
+
+/* One call of connect or sendmsg. */
+struct call {
+	struct flow flow;
+	struct address src; /* the local address so far */
+	__u16 held;         /* the local port so far */
+	bool connected;
+	bool v6; /* the hook is one for IPv6 addresses, mapped ones among them */
+	struct verdict verdict;
+	const struct settings *settings;
+	__u64 generation;
+	__u32 slot;
+};
+
+/* What is read after it is not older than what was read before: an addition whose result is used is a full barrier. */
+static __always_inline void fence(void)
+{
+	__u64 any = 0;
+
+	asm volatile("" ::"r"(&any) : "memory");
+	any = __sync_fetch_and_add(&any, 1);
+	asm volatile("" ::"r"(any));
+}
+
+static __always_inline int refuse(int err)
+{
+	bpf_set_retval(err);
+	return 0;
+}
+
+enum what { CONNECT, DATAGRAM, REFUSED };
+
+static __always_inline void count(const struct call *c, enum what what)
+{
+	void *rows = bpf_map_lookup_elem(&counters, &c->slot);
+	struct counter *n;
+	__u32 index = c->verdict.rule;
+
+	if (!rows || !c->settings || index == NO_RULE)
+		return;
+	index += c->settings->row * bpf_get_smp_processor_id();
+	n = bpf_map_lookup_elem(rows, &index);
+	if (!n)
+		return;
+	/* Another task of this CPU may come in between. */
+	__sync_fetch_and_add(what == CONNECT ? &n->connects : what == DATAGRAM ? &n->datagrams : &n->refused, 1);
+}
+
+static __always_inline __u8 protocol_bit(__u32 protocol)
+{
+	return protocol == IPPROTO_TCP ? TCP : protocol == IPPROTO_UDP ? UDP : 0;
+}
+
+/* Fills in what all hooks read. False: the rules are for another network namespace. */
+static __always_inline bool begin(struct bpf_sock_addr *ctx, struct call *c)
+{
+	__u32 zero = 0;
+	__u64 *now = bpf_map_lookup_elem(&active, &zero);
+
+	c->flow.port = bpf_ntohs((__u16)ctx->user_port);
+	c->flow.protocol = protocol_bit(ctx->protocol);
+	c->flow.is4 = mapped(&c->flow.dst);
+	c->generation = now ? *(volatile __u64 *)now : 0;
+	c->slot = c->generation % SLOTS;
+	c->settings = bpf_map_lookup_elem(&settings, &c->slot);
+	return !c->settings || !c->settings->netns || c->settings->netns == bpf_get_netns_cookie(ctx);
+}
+
+/* Whether the local address is one that a hook chose, and not the program. */
+static __always_inline bool ours(const struct memory *m, const struct call *c)
+{
+	if (!m)
+		return false;
+	if (unspecified(&m->src))
+		return m->locked || c->connected;
+	return same(&m->src, &c->src);
+}
+
+static __always_inline bool chosen(const struct memory *m, const struct call *c)
+{
+	return !unspecified(&c->src) && !ours(m, c);
+}
+
+/* Whether the program chose, and may. What the rules deny is refused all the same; whether they have a source up does not
+ * matter then. */
+static __always_inline bool respected(const struct memory *m, const struct call *c)
+{
+	const struct verdict *v = &c->verdict;
+
+	if (!chosen(m, c) || !c->settings)
+		return false;
+	return v->bind ? !c->settings->override : !v->err;
+}
+
+static __always_inline int bind_to(struct bpf_sock_addr *ctx, const struct call *c, const struct address *a, __u16 port)
+{
+	if (c->v6) {
+		struct sockaddr_in6 to = { .sin6_family = AF_INET6, .sin6_port = bpf_htons(port) };
+
+		__builtin_memcpy(&to.sin6_addr, a, sizeof(*a));
+		return bpf_bind(ctx, (struct sockaddr *)&to, sizeof(to));
+	}
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = bpf_htons(port), .sin_addr.s_addr = a->word[3] };
+
+	return bpf_bind(ctx, (struct sockaddr *)&to, sizeof(to));
+}
+
+static __always_inline struct memory *remember(struct bpf_sock_addr *ctx, struct memory *m)
+{
+	return m ?: bpf_sk_storage_get(&memories, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+}
+
+/* Sets the mark of a source, or takes that of an earlier one back. */
+static __always_inline int mark(struct bpf_sock_addr *ctx, struct memory *m, __u32 mark)
+{
+	if (!mark && !m->marked)
+		return 0;
+	m->marked = mark != 0;
+	m->last.generation = 0;
+	return bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+}
+
+/* The kernel is to choose: takes back an address that a hook bound for an earlier destination. A UDP socket is
+ * remembered, since a later datagram to another destination would else seem to have its address from the program. */
+static __always_inline int leave(struct bpf_sock_addr *ctx, const struct call *c, struct memory *m)
+{
+	struct address any = {};
+
+	if (!m && c->flow.protocol != UDP)
+		return 0;
+	if (m && !unspecified(&c->src) && (!unspecified(&m->src) || m->marked) && c->held)
+		return -EPERM;
+	m = remember(ctx, m);
+	if (!m || mark(ctx, m, 0))
+		return -EPERM;
+	m->src = any;
+	if (unspecified(&c->src) || c->held)
+		return 0;
+	m->locked = 1;
+	if (c->v6 && c->flow.is4)
+		map4(&any, 0);
+	return bind_to(ctx, c, &any, 0);
+}
+
+/* A port is held, and with it the address: what bpf_bind cannot change. */
+static __always_inline int holding(struct bpf_sock_addr *ctx, const struct call *c, struct memory *m)
+{
+	const struct verdict *v = &c->verdict;
+
+	if (v->port && v->port != c->held)
+		return -EPERM;
+	if (same(&c->src, &v->src))
+		return 0;
+	if (!unspecified(&c->src) || !c->settings || !c->settings->mark_wildcard || !v->mark)
+		return -EPERM;
+	/* The kernel takes the address of the policy route: it is none that the program chose. */
+	return mark(ctx, m, v->mark);
+}
+
+static __always_inline int bind_source(struct bpf_sock_addr *ctx, const struct call *c, struct memory *m)
+{
+	const struct verdict *v = &c->verdict;
+	int err;
+
+	m = remember(ctx, m);
+	if (!m)
+		return -EPERM;
+	if (c->held)
+		return holding(ctx, c, m);
+	err = mark(ctx, m, v->mark) ?: bind_to(ctx, c, &v->src, v->port);
+	if (!err)
+		m->src = v->src;
+	return err;
+}
+
