@@ -7,8 +7,10 @@ import (
 	"go/token"
 	"io/fs"
 	"maps"
+	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -228,5 +230,28 @@ func TestTable(t *testing.T) {
 	}
 	for _, pkg := range slices.Sorted(maps.Keys(ours)) {
 		visit(pkg, nil)
+	}
+}
+
+// TestArchitecture compares the packages in the table of docs/ARCHITECTURE.md with those here.
+func TestArchitecture(t *testing.T) {
+	text, err := os.ReadFile("../docs/ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	quoted := regexp.MustCompile("`([^`]+)`")
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 3 {
+			continue
+		}
+		for _, m := range quoted.FindAllStringSubmatch(cells[1], -1) {
+			told = append(told, m[1])
+		}
+	}
+	slices.Sort(told)
+	if want := slices.Sorted(maps.Keys(ours)); !slices.Equal(told, want) {
+		t.Errorf("docs/ARCHITECTURE.md tells of %q, want %q", told, want)
 	}
 }

@@ -16,6 +16,19 @@
 // respected, unless the rules were compiled with Override. A deny holds for those too. Loopback, link-local and multicast
 // addresses and broadcasts are left to the kernel, unless a prefix of a rule lies inside of their range.
 //
+// # How the rules are held
+//
+// For each prefix the maps have the rules that may decide below it, in their order, as [dialer.Table.Prefixes] compiles them
+// for the proxy as well. A hook looks the longest prefix up and walks that list: c/judge.h has the judgement, c/hooks.c what
+// then becomes of the socket, which remembers (socket storage) what a hook bound, since that would else look like the
+// program's own choice. A generation of rules is a set of inner maps in one of two slots, and one word says which is read.
+// After it has moved, one more change of a map of maps lets all hooks end that read the old slot, so that it can be written
+// again. States change in place, one byte of a member; an address that changes is a new generation, since a hook could read
+// half of it.
+//
+// Pins come before hooks: what is attached can then be found by a later process, which loads its own hooks and exchanges
+// them one by one. Nothing else is kept between processes.
+//
 // # What the hooks miss
 //
 // Sockets that were made before their process came into the cgroup, datagram sockets that were connected before Attach,

@@ -1,7 +1,3 @@
-// Package egress knows the sources while the program runs: whether an address can be
-// used now and reaches what it is probed by, how many flows leave from each source, and
-// how names are resolved from the address that the rules choose for the name server. It
-// outlives reloads.
 package egress
 
 import (

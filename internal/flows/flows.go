@@ -1,5 +1,3 @@
-// Package flows keeps the live flows of the process: their numbers, their
-// counters, the way to end them, and the one line that each leaves in the log.
 package flows
 
 import (

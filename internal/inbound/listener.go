@@ -1,6 +1,3 @@
-// Package inbound serves the TCP listeners: SOCKS and HTTP CONNECT proxies, and plain
-// forwards. It accepts, checks who may come, reads the handshake, asks the dialer for
-// the connection, and hands both to the relay.
 package inbound
 
 import (

@@ -1,5 +1,3 @@
-// Package server starts what a configuration describes, exchanges it on reload, and
-// ends it by a drain. It holds no logic of its own about flows.
 package server
 
 import (

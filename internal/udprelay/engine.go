@@ -1,16 +1,3 @@
-// Package udprelay relays UDP conversations so that each leaves from the source
-// that the rules choose.
-//
-// An [Engine] owns the sockets from which datagrams leave: one unconnected socket,
-// an owner, for each (source address, port) in the process, shared by all
-// forwards. Answers are told apart by the peer from which they come, so that many
-// clients share a port as long as their peers differ, and no two flows ever have
-// the same 4-tuple. Every datagram carries its source in the control message: the
-// kernel refuses to send from an address that is no longer on this host.
-//
-// A [Forward] is a listening socket with a fixed target. A flow is one client's
-// address and port together with the local address that it asked; answers go back
-// from that very address.
 package udprelay
 
 import (
