@@ -38,7 +38,7 @@ func (a *app) init() error {
 		return err
 	}
 	if err := create(path, initial.Text); err != nil {
-		return fmt.Errorf("%w (name another file: srcproxy init -c config.toml)", err)
+		return fmt.Errorf("%w (another place: srcproxy init -c FILE)", err)
 	}
 	if a.json {
 		return a.printJSON(struct {
