@@ -369,7 +369,7 @@ func TestSecondServe(t *testing.T) {
 	cmd.Stderr = log
 	r.Proxy.Start(t, cmd)
 	log.wait(t, 1, "ready")
-	warned := log.wait(t, 1, "no admin socket: status, reload and the like cannot ask this service")[0]
+	warned := log.wait(t, 1, "no admin socket: status, reload and the like cannot ask this service; [admin] socket names a place for one")[0]
 	if want := fmt.Sprintf("another srcproxy (pid %d) has it", r.proc.Pid()); !strings.Contains(warned.text("err"), want) {
 		t.Errorf("got %v, want %q", warned, want)
 	}

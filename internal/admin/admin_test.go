@@ -299,7 +299,7 @@ func TestNoService(t *testing.T) {
 	c := &Client{Paths: []string{none, stale}}
 	_, err = c.Status(t.Context())
 	want := "no service answers:\n    " + none + ": no such file or directory\n    " + stale +
-		": connection refused\n    Start one: srcproxy serve -c FILE, or systemctl start srcproxy"
+		": connection refused\n    Start one: srcproxy serve -c FILE. Of one that runs, the log names the socket, and -c FILE finds it."
 	if !errors.As(err, new(*NoServiceError)) || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

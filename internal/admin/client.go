@@ -55,7 +55,7 @@ func (e *NoServiceError) Error() string {
 	if denied {
 		b.WriteString("\n    One that you may not ask may run there: try sudo.")
 	}
-	b.WriteString("\n    Start one: srcproxy serve -c FILE, or systemctl start srcproxy")
+	b.WriteString("\n    Start one: srcproxy serve -c FILE. Of one that runs, the log names the socket, and -c FILE finds it.")
 	return b.String()
 }
 

@@ -58,7 +58,7 @@ func (s *server) openSocket(cfg *config.Config) (*admin.Socket, error) {
 	}
 	l, err := admin.ListenFirst(s.sockets)
 	if err != nil {
-		s.log.Warn("no admin socket: status, reload and the like cannot ask this service", "err", err)
+		s.log.Warn("no admin socket: status, reload and the like cannot ask this service; [admin] socket names a place for one", "err", err)
 	}
 	return l, nil
 }

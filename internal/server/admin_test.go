@@ -179,7 +179,7 @@ func TestSocketTaken(t *testing.T) {
 	// Nobody has named the usual places: the program does its work without one.
 	addr := freeAddr(t)
 	p := run(t, mixed(addr), func(o *Options) { o.Sockets = []string{taken} })
-	w := p.log.wait(t, "no admin socket: status, reload and the like cannot ask this service", 1)[0]
+	w := p.log.wait(t, "no admin socket: status, reload and the like cannot ask this service; [admin] socket names a place for one", 1)[0]
 	if want := fmt.Sprintf("(pid %d) has it", os.Getpid()); !strings.Contains(w.text("err"), want) {
 		t.Errorf("got %v, want %q", w, want)
 	}
