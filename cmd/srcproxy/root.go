@@ -83,7 +83,8 @@ func (a *app) root() *cobra.Command {
 		Short: "decides by rules from which of this host's addresses traffic leaves",
 		Long: `srcproxy decides by rules from which of this host's addresses traffic leaves.
 
-Programs reach it as a SOCKS or HTTP CONNECT proxy, or through TCP and UDP forwards.
+Programs reach it as a SOCKS or HTTP CONNECT proxy, or through TCP and UDP forwards;
+those that know no proxy go by the same rules in the kernel (run, attach).
 The configuration is -c FILE, else $` + configVariable + `, else ` + configFile + ` if it exists.
 The exit code is 0 when all is fine, 1 when something was found or failed, 2 for a
 command line that is not understood.`,

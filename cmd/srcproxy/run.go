@@ -32,7 +32,7 @@ const useUsage = "leave from this `SOURCE`, whatever the rules say: a name in th
 func (a *app) runCommand() *cobra.Command {
 	var o runOptions
 	cmd := &cobra.Command{
-		Use:   runName + " -- CMD",
+		Use:   runName + " [flags] -- CMD [ARGUMENT]...",
 		Short: "run a command whose traffic goes by the rules",
 		Long: `run starts a command and sees to it that its traffic, and that of all it starts,
 leaves from where the rules say. Under sudo the command runs as the user who called
