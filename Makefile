@@ -21,7 +21,7 @@ COUNT    ?= 10
 # Tests of the built program and of the network namespaces; all other packages have unit tests.
 END_TO_END := /(integration|internal/nstest)(/|$$)
 
-.PHONY: help build check lint unit compile-elsewhere test tools integration readme fuzz bench clean
+.PHONY: help build check lint unit compile-elsewhere test tools integration race readme fuzz bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ tools: ## install the programs that the tests use (as root, by apt-get)
 
 integration: tools ## the tests of the built program
 	PROGRESS=1 scripts/go-test -count 1 -p 1 -timeout 40m $$(go list ./... | grep -E '$(END_TO_END)')
+
+race: tools ## integration with the race detector in the tests and in the program, some 20 minutes
+	RACE=1 PROGRESS=1 scripts/go-test -race -count 1 -timeout 60m ./integration
 
 readme: tools ## the first command of README.md, in a clean clone
 	scripts/readme-commands

@@ -162,7 +162,7 @@ func TestRunUnderSudo(t *testing.T) {
 	r.Server.ServeHTTP(t, "0.0.0.0:80", nil)
 	const command = `id -u; id -g; id -G; echo "$USER"; grep CapEff /proc/self/status; curl -sS http://203.0.113.9/`
 	cmd := exec.Command(r.binary.Build(t), "run", "--use", "198.51.100.30", "--", "sh", "-c", command)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "SUDO_UID=" + u.Uid, "SUDO_GID=" + u.Gid, "SUDO_USER=nobody", "USER=root"}
+	cmd.Env = append(nstest.RaceEnv(), "PATH="+os.Getenv("PATH"), "SUDO_UID="+u.Uid, "SUDO_GID="+u.Gid, "SUDO_USER=nobody", "USER=root")
 	want := fmt.Sprintf("%s\n%s\n%[2]s\nnobody\nCapEff:\t%016d\n198.51.100.30", u.Uid, u.Gid, 0)
 	if got := r.Proxy.Run(t, cmd); got.Err != nil || got.Stdout != want {
 		t.Errorf("got %v, want %q", got, want)

@@ -29,24 +29,22 @@ type rig struct {
 	last   string // the configuration that was written last
 }
 
-// newRig makes the topology; serve starts the program, which is built with the
-// race detector when RACE=1 is in the environment. The figures of memory and
-// time are then not what they should be.
+// newRig makes the topology; serve starts the program.
 func newRig(t testing.TB, options ...nstest.Option) *rig {
 	t.Helper()
 	r := &rig{Topology: nstest.NewTopology(t, options...), t: t, dir: t.TempDir()}
-	r.binary.Race = os.Getenv("RACE") == "1"
 	t.Cleanup(r.judge)
 	return r
 }
 
 // judge looks at the whole log at the end.
 func (r *rig) judge() {
+	nstest.FailOnRaces(r.t)
 	if r.log == nil {
 		return
 	}
 	text := r.log.String()
-	for _, bad := range []string{"panic:", "DATA RACE", "fatal error:"} {
+	for _, bad := range []string{"panic:", "fatal error:"} {
 		if strings.Contains(text, bad) {
 			r.t.Errorf("the log has a %q", bad)
 		}
@@ -126,7 +124,7 @@ func (r *rig) run(name string, args ...string) nstest.Result {
 func (r *rig) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = r.dir
-	cmd.Env = []string{"HOME=" + r.dir, "PATH=" + os.Getenv("PATH"), "LC_ALL=C", "GIT_TERMINAL_PROMPT=0", "GIT_CONFIG_NOSYSTEM=1"}
+	cmd.Env = append(nstest.RaceEnv(), "HOME="+r.dir, "PATH="+os.Getenv("PATH"), "LC_ALL=C", "GIT_TERMINAL_PROMPT=0", "GIT_CONFIG_NOSYSTEM=1")
 	return cmd
 }
 

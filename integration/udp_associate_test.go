@@ -279,7 +279,7 @@ func TestAssociateManyDestinations(t *testing.T) {
 	if answered < asked*999/1000 {
 		t.Errorf("%d of %d were answered, want 99.9 %%", answered, asked)
 	}
-	if grown > 64<<20 && !r.binary.Race {
+	if grown > 64<<20 && !nstest.Race() {
 		t.Errorf("resident memory grew by %d MiB, want at most 64", grown>>20)
 	}
 	// Its own socket may be full still.

@@ -67,7 +67,7 @@ func TestUDPPortScan(t *testing.T) {
 	if descriptors > idle+most+100 {
 		t.Errorf("%d descriptors, want at most one for each of %d flows", descriptors, most)
 	}
-	if grown > 64<<20 && !r.binary.Race {
+	if grown > 64<<20 && !nstest.Race() {
 		t.Errorf("resident memory grew by %d MiB, want at most 64", grown>>20)
 	}
 	r.wantAllEnded(s, ports+1, ports+1-most)

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Binary says how the program is built. The zero value is the plain build.
+// Binary says how the program is built. The zero value is the plain build, and
+// where Race is true that with the race detector.
 type Binary struct {
-	Race bool
 	// Leak takes the bind of the source out of the dialer: the negative control
 	// of the leak harness.
 	Leak bool
@@ -53,7 +53,7 @@ func (b Binary) BuildIn(dir string) (path string, err error) {
 
 func (b Binary) name() string {
 	name := "srcproxy"
-	if b.Race {
+	if Race() {
 		name += "-race"
 	}
 	if b.Leak {
@@ -68,7 +68,7 @@ func (b Binary) compile(path string) error {
 		return err
 	}
 	args := []string{"build", "-buildvcs=false", "-o", path}
-	if b.Race {
+	if Race() {
 		args = append(args, "-race")
 	}
 	if b.Leak {

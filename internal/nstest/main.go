@@ -66,6 +66,11 @@ func outside(s Setup) (code int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if Race() {
+		if err := collectRaces(dir); err != nil {
+			return 0, err
+		}
+	}
 	if s.Prepare != nil {
 		if err := s.Prepare(dir); err != nil {
 			return 0, err
@@ -74,7 +79,15 @@ func outside(s Setup) (code int, err error) {
 	// The child gets the terminal's interrupt too; this process only waits.
 	// Notify, since a signal that is ignored would be ignored in the child too.
 	signal.Notify(make(chan os.Signal, 1), os.Interrupt)
-	return runInside(dir)
+	if code, err = runInside(dir); err != nil {
+		return 0, err
+	}
+	reports, err := takeRaces(dir)
+	for _, report := range reports { // of programs whose test did not look
+		fmt.Fprintln(os.Stderr, "nstest: the race detector:", report)
+		code = max(code, 1)
+	}
+	return code, err
 }
 
 func runInside(dir string) (int, error) {
