@@ -242,6 +242,7 @@ func TestAttachServiceRestarts(t *testing.T) {
 		removeGroups(t, path)
 	}
 	for kind, s := range servers {
+		eventually(t, kind+": the server has heard all", func() bool { return len(s.Peers()) >= 50 })
 		if n := len(s.Peers()); n != 50 {
 			t.Errorf("%s: called %d times", kind, n)
 		}

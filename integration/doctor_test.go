@@ -47,12 +47,13 @@ func newPatient(t *testing.T, config string) *patient {
 	nstest.Join(t, "lan0", p.Host, nstest.NewNamespace(t, "lan"))
 	p.Host.AddAddr(t, "lan0", netip.MustParsePrefix("10.0.8.1/24"))
 	p.Host.AddAddr(t, "lan0", netip.MustParsePrefix("2001:db8:8::1/64"))
-	for _, a := range []netip.Addr{nstest.Wan1().V6.Addr(), nstest.Wan2().V6.Addr(), netip.MustParseAddr("2001:db8:8::1")} {
-		eventually(t, "the address is usable", func() bool {
-			l, err := p.Host.Listen("tcp", at(a, 0).String())
-			return err == nil && l.Close() == nil
-		})
-	}
+	// Each IPv6 address has a route of its own, which comes when nobody else has it, also
+	// the link-local ones: later it would look like the work of doctor.
+	eventually(t, "the IPv6 addresses are usable", func() bool {
+		own := p.Host.Run(t, exec.Command("ip", "-6", "-o", "addr", "show", "scope", "link"))
+		tentative := p.Host.Run(t, exec.Command("ip", "-6", "-o", "addr", "show", "tentative"))
+		return own.Err == nil && tentative.Err == nil && strings.Count(own.Stdout, "\n") == 3 && tentative.Stdout == ""
+	})
 	return p
 }
 

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -68,6 +69,9 @@ func TestKeepalived(t *testing.T) {
 		t.Errorf("the first host has no address any more: %v, want %v", err, refused(replyNetwork))
 	}
 
+	if err := first.vrrp.Wait(patience); errors.Is(err, nstest.ErrStillRunning) { // a second one would end at once
+		t.Fatal(err)
+	}
 	first.keepalived() // it has the higher priority
 	first.uses(2)
 	second.inState("down", 2)
