@@ -133,7 +133,7 @@ func after(p *host.Policy, list []Command) *host.Policy {
 		}
 		if r := c.Rule; r != nil {
 			out.Rules = append(out.Rules, host.PolicyRule{
-				Is4: r.From.Addr().Is4(), Priority: r.Priority, Action: unix.FR_ACT_TO_TBL, Table: r.Table, Src: r.From, Mask: ^uint32(0),
+				Is4: r.From.Addr().Is4(), Priority: r.Priority, Action: unix.FR_ACT_TO_TBL, Table: r.Table, Src: r.From,
 			})
 		}
 	}

@@ -68,11 +68,15 @@ type PolicyRule struct {
 	Not      bool // it matches what does not fulfil the conditions
 
 	Src, Dst           netip.Prefix // not valid: any
-	Mark, Mask         uint32
+	Mark, Mask         uint32       // Mask 0: any
 	InLink, OutLink    string
 	UIDs               *[2]uint32 // from, to
 	Protocol           uint8
 	SrcPorts, DstPorts [2]uint16 // both zero: any
+
+	VRF        bool // only for sockets that are bound to a VRF, whose table it is
+	Suppresses bool // routes of the table that are too wide, or by some links, do not count
+	Other      bool // it has a condition that is not among those above: on the TOS, a flow label
 }
 
 func rules(family uint8) ([]PolicyRule, error) {
@@ -97,13 +101,17 @@ func parseRule(b []byte) (PolicyRule, bool) {
 	if len(b) < unix.SizeofRtMsg {
 		return PolicyRule{}, false
 	}
-	const invert = 2 // FIB_RULE_INVERT
+	const (
+		invert    = 2       // FIB_RULE_INVERT
+		findSaddr = 0x10000 // FIB_RULE_FIND_SADDR: looks for the source that a program would get
+	)
+	flags := binary.NativeEndian.Uint32(b[8:])
 	r := PolicyRule{
 		Is4:    b[0] == unix.AF_INET,
 		Table:  Table(b[4]),
 		Action: b[7],
-		Not:    binary.NativeEndian.Uint32(b[8:])&invert != 0,
-		Mask:   ^uint32(0),
+		Not:    flags&invert != 0,
+		Other:  b[3] != 0 || flags&findSaddr != 0,
 	}
 	for kind, v := range attributes(b[unix.SizeofRtMsg:]) {
 		r.attribute(kind, v, int(b[1]), int(b[2]))
@@ -116,12 +124,19 @@ const (
 	fraDst       = 1
 	fraSrc       = 2
 	fraIifName   = 3
+	fraGoto      = 4
 	fraPriority  = 6
 	fraMark      = 10
+	fraFlow      = 11
+	fraIfGroup   = 13
+	fraPrefixLen = 14
 	fraTable     = 15
 	fraMask      = 16
 	fraOifName   = 17
+	fraPad       = 18
+	fraL3mdev    = 19
 	fraUIDRange  = 20
+	fraMaker     = 21
 	fraProtocol  = 22
 	fraSrcPorts  = 23
 	fraDstPorts  = 24
@@ -158,6 +173,13 @@ func (r *PolicyRule) attribute(kind uint16, v []byte, dstBits, srcBits int) {
 		r.SrcPorts = portsOf(v)
 	case fraDstPorts:
 		r.DstPorts = portsOf(v)
+	case fraL3mdev:
+		r.VRF = len(v) == 1 && v[0] != 0
+	case fraIfGroup, fraPrefixLen:
+		r.Suppresses = r.Suppresses || uint32Of(v) != ^uint32(0)
+	case fraGoto, fraFlow, fraPad, fraMaker: // no conditions
+	default:
+		r.Other = true
 	}
 }
 
@@ -181,7 +203,7 @@ func (r *PolicyRule) matches(q RouteQuery) bool {
 		r.OutLink != "" && r.OutLink != q.Link,
 		r.Dst.Bits() > 0 && !r.Dst.Contains(q.Dst),
 		r.Src.Bits() > 0 && !r.Src.Contains(q.Src),
-		(r.Mark^q.Mark)&r.Mask != 0 && (r.Mark != 0 || r.Mask != ^uint32(0)),
+		(r.Mark^q.Mark)&r.Mask != 0,
 		r.UIDs != nil && (q.UID == nil || *q.UID < r.UIDs[0] || r.UIDs[1] < *q.UID),
 		r.Protocol != 0 && r.Protocol != q.Protocol:
 		return false
@@ -214,7 +236,7 @@ func (r PolicyRule) String() string {
 	if r.Dst.IsValid() {
 		b.WriteString(" to " + prefixOrAll(r.Dst))
 	}
-	if r.Mark != 0 || r.Mask != ^uint32(0) && r.Mask != 0 {
+	if r.Mask != 0 {
 		fmt.Fprintf(&b, " fwmark %#x", r.Mark)
 		if r.Mask != ^uint32(0) {
 			fmt.Fprintf(&b, "/%#x", r.Mask)

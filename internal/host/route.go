@@ -273,6 +273,7 @@ type TableRoute struct {
 	Protocol uint8 // who made it: unix.RTPROT_KERNEL, RTPROT_STATIC ...
 	Scope    uint8 // unix.RT_SCOPE_UNIVERSE, RT_SCOPE_LINK ...; IPv4 only
 	Hops     int   // the number of next hops where they are several
+	TOS      uint8 // of the packets that it is for; 0: all
 }
 
 // String returns the route as ip-route(8) writes it, without its table.

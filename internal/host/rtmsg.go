@@ -157,7 +157,7 @@ func (l linkTable) parseRoute(b []byte) (TableRoute, bool) {
 	if len(b) < unix.SizeofRtMsg {
 		return TableRoute{}, false
 	}
-	r := TableRoute{Type: RouteType(b[7]), Table: Table(b[4]), Protocol: b[5], Scope: b[6]}
+	r := TableRoute{Type: RouteType(b[7]), TOS: b[3], Table: Table(b[4]), Protocol: b[5], Scope: b[6]}
 	dst := netip.IPv6Unspecified()
 	if b[0] == unix.AF_INET {
 		dst = netip.IPv4Unspecified()
