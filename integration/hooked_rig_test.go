@@ -15,6 +15,7 @@ import (
 	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/cgroup"
 	"github.com/srcproxy/srcproxy/internal/cgroupbpf"
+	"github.com/srcproxy/srcproxy/internal/host"
 	"github.com/srcproxy/srcproxy/internal/nstest"
 )
 
@@ -24,6 +25,7 @@ type hooked struct {
 	t     testing.TB
 	group *cgroup.Group
 	plane *cgroupbpf.Plane
+	rules *cgroupbpf.Rules // that it was given last
 	leaks *nstest.LeakCounter
 }
 
@@ -97,6 +99,29 @@ func (h *hooked) rule(o cgroupbpf.Options, otherwise dialer.Use, rules ...dialer
 		h.t.Fatal(err)
 	}
 	if err := h.plane.Set(r); err != nil {
+		h.t.Fatal(err)
+	}
+	h.rules = r
+}
+
+// survey tells the hooks where the marks of the rules lead on the proxy host.
+func (h *hooked) survey() {
+	h.t.Helper()
+	err := h.Proxy.Do(func() error {
+		routing, err := host.ReadMarks()
+		if err != nil {
+			return err
+		}
+		var ways []cgroupbpf.Way
+		for _, m := range h.rules.Marks(nil) {
+			answer := routing.Leads(host.MarkQuery{Mark: m.Source.Mark, Src: m.Addr, Within: m.Within})
+			for dst, leads := range answer.Leads {
+				ways = append(ways, cgroupbpf.Way{Mark: m.Source.Mark, Src: m.Addr, Dst: dst, Leads: leads})
+			}
+		}
+		return h.plane.SetWays(ways)
+	})
+	if err != nil {
 		h.t.Fatal(err)
 	}
 }

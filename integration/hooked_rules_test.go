@@ -192,6 +192,7 @@ func TestKernelPlaneMark(t *testing.T) {
 			t.Fatal(r)
 		}
 	}
+	h.survey()
 	if got := dig(); got[0] != nstest.ServerV4(9).String() {
 		t.Errorf("dig: got %q", got)
 	}

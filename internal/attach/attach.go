@@ -45,6 +45,9 @@ type Set struct {
 	// State tells which sources can be used. Nil: all of them.
 	State dialer.State
 
+	// Ways tells where the marks of the rules of an entry lead now. Nil: nowhere.
+	Ways func(name string, r *cgroupbpf.Rules) []cgroupbpf.Way
+
 	// Log gets a line for each cgroup that comes and goes. Nil discards them.
 	Log *slog.Logger
 
@@ -120,13 +123,22 @@ func (s *Set) exchange(list []*attachment, entries []Entry) error {
 	return nil
 }
 
-// Refresh asks State about all sources. It is to be called at each change.
+// Refresh asks State about all sources, and Ways about all marks. It is to be called at
+// each change, and for marks more often than cgroupbpf.WaysHold.
 func (s *Set) Refresh() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, a := range s.live {
 		s.warn(a.plane.SetState(s.State), "state of sources", a)
+		s.warn(a.plane.SetWays(s.ways(&a.entry)), "where marks lead", a)
 	}
+}
+
+func (s *Set) ways(e *Entry) []cgroupbpf.Way {
+	if s.Ways == nil {
+		return nil
+	}
+	return s.Ways(e.Name, e.Rules)
 }
 
 // Close takes the hooks off, but for those that persist.
@@ -209,7 +221,7 @@ func (s *Set) load(e Entry) (*attachment, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", e.Name, errors.Join(err, a.closeOld()))
 	}
-	if err := errors.Join(a.plane.SetState(s.State), a.plane.Set(e.Rules)); err != nil {
+	if err := errors.Join(a.plane.SetState(s.State), a.plane.SetWays(s.ways(&e)), a.plane.Set(e.Rules)); err != nil {
 		return nil, fmt.Errorf("%s: %w", e.Name, errors.Join(err, a.stop(false)))
 	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())

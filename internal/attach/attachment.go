@@ -37,10 +37,12 @@ func (a *attachment) take(e Entry) error {
 	if !a.started {
 		return a.start()
 	}
+	ways := a.set.ways(&e)
 	if err := a.plane.Set(e.Rules); err != nil {
 		return err
 	}
 	a.entry = e
+	a.set.warn(a.plane.SetWays(ways), "where marks lead", a) // it refuses them then
 	return a.again()
 }
 

@@ -28,8 +28,8 @@ type Options struct {
 	Override bool
 
 	// MarkWildcard gives a socket that is bound to a port, but to no address, the Mark of its source when it connects: the
-	// hook cannot bind it any more. A policy route for the mark (ip rule fwmark) has to choose the address then. Without
-	// it such a connect is refused.
+	// hook cannot bind it any more. A policy route for the mark (ip rule fwmark) has to choose the address then, and
+	// SetWays has to have said that it does. Otherwise such a connect is refused.
 	MarkWildcard bool
 
 	// Netns is the cookie (SO_NETNS_COOKIE) of the network namespace that the rules are for. Calls in others are left

@@ -37,4 +37,4 @@
 // Linux 5.18, with cgroup v2; CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 package cgroupbpf
 
-//go:generate go tool -modfile=../tools/go.mod bpf2go -cc clang-14 -strip llvm-strip-14 -go-package cgroupbpf -tags linux -type address -type prefix -type list -type candidate -type kind -type use -type member -type counter -type question hooks c/hooks.c -- -O2 -Wall -Werror -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
+//go:generate go tool -modfile=../tools/go.mod bpf2go -cc clang-14 -strip llvm-strip-14 -go-package cgroupbpf -tags linux -type address -type prefix -type list -type candidate -type kind -type use -type member -type counter -type question -type way -type survey hooks c/hooks.c -- -O2 -Wall -Werror -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu

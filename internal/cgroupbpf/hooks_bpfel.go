@@ -114,6 +114,12 @@ type hooksSettings struct {
 	Padding      [2]uint8
 }
 
+type hooksSurvey struct {
+	_     structs.HostLayout
+	Netns uint64
+	Until uint64
+}
+
 type hooksUse struct {
 	_       structs.HostLayout
 	Turn    uint64
@@ -122,6 +128,14 @@ type hooksUse struct {
 	First   uint32
 	Count   uint32
 	Padding uint32
+}
+
+type hooksWay struct {
+	_    structs.HostLayout
+	Bits uint32
+	Mark uint32
+	Src  hooksAddress
+	Dst  hooksAddress
 }
 
 // Names of all BPF objects in the ELF.
@@ -136,7 +150,9 @@ const (
 	hooksMapMembers            = "members"
 	hooksMapMemories           = "memories"
 	hooksMapSettings           = "settings"
+	hooksMapSurveys            = "surveys"
 	hooksMapUses               = "uses"
+	hooksMapWays               = "ways"
 	hooksProgAsk               = "ask"
 	hooksProgConnect4          = "connect4"
 	hooksProgConnect6          = "connect6"
@@ -148,7 +164,9 @@ const (
 	hooksVarDescribedMember    = "described_member"
 	hooksVarDescribedPrefix    = "described_prefix"
 	hooksVarDescribedQuestion  = "described_question"
+	hooksVarDescribedSurvey    = "described_survey"
 	hooksVarDescribedUse       = "described_use"
+	hooksVarDescribedWay       = "described_way"
 	hooksVarLog2Table          = "log2_table"
 )
 
@@ -213,7 +231,9 @@ type hooksMapSpecs struct {
 	Members    *ebpf.MapSpec `ebpf:"members"`
 	Memories   *ebpf.MapSpec `ebpf:"memories"`
 	Settings   *ebpf.MapSpec `ebpf:"settings"`
+	Surveys    *ebpf.MapSpec `ebpf:"surveys"`
 	Uses       *ebpf.MapSpec `ebpf:"uses"`
+	Ways       *ebpf.MapSpec `ebpf:"ways"`
 }
 
 // hooksVariableSpecs contains global variables before they are loaded into the kernel.
@@ -226,7 +246,9 @@ type hooksVariableSpecs struct {
 	DescribedMember    *ebpf.VariableSpec `ebpf:"described_member"`
 	DescribedPrefix    *ebpf.VariableSpec `ebpf:"described_prefix"`
 	DescribedQuestion  *ebpf.VariableSpec `ebpf:"described_question"`
+	DescribedSurvey    *ebpf.VariableSpec `ebpf:"described_survey"`
 	DescribedUse       *ebpf.VariableSpec `ebpf:"described_use"`
+	DescribedWay       *ebpf.VariableSpec `ebpf:"described_way"`
 	Log2Table          *ebpf.VariableSpec `ebpf:"log2_table"`
 }
 
@@ -258,7 +280,9 @@ type hooksMaps struct {
 	Members    *ebpf.Map `ebpf:"members"`
 	Memories   *ebpf.Map `ebpf:"memories"`
 	Settings   *ebpf.Map `ebpf:"settings"`
+	Surveys    *ebpf.Map `ebpf:"surveys"`
 	Uses       *ebpf.Map `ebpf:"uses"`
+	Ways       *ebpf.Map `ebpf:"ways"`
 }
 
 func (m *hooksMaps) Close() error {
@@ -271,7 +295,9 @@ func (m *hooksMaps) Close() error {
 		m.Members,
 		m.Memories,
 		m.Settings,
+		m.Surveys,
 		m.Uses,
+		m.Ways,
 	)
 }
 
@@ -285,7 +311,9 @@ type hooksVariables struct {
 	DescribedMember    *ebpf.Variable `ebpf:"described_member"`
 	DescribedPrefix    *ebpf.Variable `ebpf:"described_prefix"`
 	DescribedQuestion  *ebpf.Variable `ebpf:"described_question"`
+	DescribedSurvey    *ebpf.Variable `ebpf:"described_survey"`
 	DescribedUse       *ebpf.Variable `ebpf:"described_use"`
+	DescribedWay       *ebpf.Variable `ebpf:"described_way"`
 	Log2Table          *ebpf.Variable `ebpf:"log2_table"`
 }
 

@@ -28,6 +28,7 @@ type Plane struct {
 	state dialer.State
 	now   *generation
 	past  map[string]Counter // of rules that were exchanged, by name
+	ways  map[hooksWay]uint32
 }
 
 // hooks are the programs, in the order in which they are attached: first those that no connection can do without.
@@ -65,7 +66,7 @@ func load(old *Plane) (*Plane, error) {
 		return nil, err
 	}
 	defer c.Close() // what Assign has taken out stays open
-	p := &Plane{inner: innerSpecs(spec), past: make(map[string]Counter)}
+	p := &Plane{inner: innerSpecs(spec), past: make(map[string]Counter), ways: make(map[hooksWay]uint32)}
 	if err := c.Assign(&p.maps); err != nil {
 		return nil, err
 	}

@@ -17,6 +17,8 @@ const struct use *const described_use __attribute__((used));
 const struct member *const described_member __attribute__((used));
 const struct counter *const described_counter __attribute__((used));
 const struct question *const described_question __attribute__((used));
+const struct way *const described_way __attribute__((used));
+const struct survey *const described_survey __attribute__((used));
 
 static __always_inline int on_connect(struct bpf_sock_addr *ctx, struct call *c)
 {

@@ -11,6 +11,7 @@
 #define SLOTS 2            /* the rules in use and the next ones */
 #define MAX_CANDIDATES 4096
 #define MAX_MEMBERS 256
+#define MAX_WAYS 65536
 
 /* An address in network order; IPv4 is mapped (RFC 4291 section 2.5.5.2). */
 struct address {
@@ -74,6 +75,20 @@ struct counter {
 	__u64 connects, datagrams, refused;
 };
 
+/* A destination to which the routing of this host gives, or does not give, a source to sockets that have a mark and no
+ * address of their own. */
+struct way {
+	__u32 bits; /* of all that follows */
+	__u32 mark;
+	struct address src, dst;
+};
+
+/* For whom and until when the ways are known. */
+struct survey {
+	__u64 netns; /* cookie of the network namespace whose routing it is */
+	__u64 until; /* by the boot clock; after that nobody has looked at the routes for too long */
+};
+
 /* The maps of the rules are pairs. The lowest bit of active says which one is in use; the other one is written, and then
  * active. It is a new number after each change of rules or members, and never again an earlier one, not even that of an
  * earlier process. 0: there are no rules yet. */
@@ -133,3 +148,19 @@ PAIR(candidates, BPF_MAP_TYPE_ARRAY, struct candidate);
 PAIR(uses, BPF_MAP_TYPE_ARRAY, struct use);
 PAIR(members, BPF_MAP_TYPE_ARRAY, struct member);
 PAIR(counters, BPF_MAP_TYPE_ARRAY, struct counter); /* one row for each CPU */
+
+/* What is not here does not lead to the source. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_WAYS);
+	__type(key, struct way);
+	__type(value, __u32);
+} ways SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct survey);
+} surveys SEC(".maps");

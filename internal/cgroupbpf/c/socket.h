@@ -174,6 +174,25 @@ static __always_inline int leave(struct bpf_sock_addr *ctx, const struct call *c
 	return bind_to(ctx, c, &any, 0);
 }
 
+/* Whether the routing of this host, as it was seen not long ago, gives the source to a socket with its mark. A link that the
+ * socket is bound to makes it another question. */
+static __always_inline bool leads(struct bpf_sock_addr *ctx, const struct call *c)
+{
+	struct way key = {
+		.bits = 8 * (sizeof(key) - sizeof(key.bits)),
+		.mark = c->verdict.mark,
+		.src = c->verdict.src,
+		.dst = c->flow.dst,
+	};
+	__u32 zero = 0, *way;
+	const struct survey *s = bpf_map_lookup_elem(&surveys, &zero);
+
+	if (!s || s->until < bpf_ktime_get_boot_ns() || s->netns != bpf_get_netns_cookie(ctx) || ctx->sk->bound_dev_if)
+		return false;
+	way = bpf_map_lookup_elem(&ways, &key);
+	return way && *way;
+}
+
 /* A port is held, and with it the address: what bpf_bind cannot change. */
 static __always_inline int holding(struct bpf_sock_addr *ctx, const struct call *c, struct memory *m)
 {
@@ -183,7 +202,7 @@ static __always_inline int holding(struct bpf_sock_addr *ctx, const struct call 
 		return -EPERM;
 	if (same(&c->src, &v->src))
 		return 0;
-	if (!unspecified(&c->src) || !c->settings || !c->settings->mark_wildcard || !v->mark)
+	if (!unspecified(&c->src) || !c->settings || !c->settings->mark_wildcard || !v->mark || !leads(ctx, c))
 		return -EPERM;
 	/* The kernel takes the address of the policy route: it is none that the program chose. */
 	return mark(ctx, m, v->mark);
