@@ -107,16 +107,21 @@ func leftovers(t *testing.T, tree *cgroup.Tree) []string {
 
 // asker is a Python program that knows nothing of srcproxy: for each line "tcp
 // ADDRESS PORT" or "udp ADDRESS PORT" it opens a socket, sends a line and prints what
-// comes back, or the name of the error.
+// comes back, or the name of the error. "held-tcp" and "held-udp" bind the socket to a port
+// and connect it.
 const asker = `
 import errno, socket, sys
 print("ready", flush=True)
 for line in sys.stdin:
     kind, address, port = line.split()
+    held = kind.startswith("held-")
+    kind = kind.removeprefix("held-")
     try:
         s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
         s.settimeout(5)
-        if kind == "tcp":
+        if held:
+            s.bind(("", 0))
+        if held or kind == "tcp":
             s.connect((address, int(port)))
             s.sendall(b"x")
         else:

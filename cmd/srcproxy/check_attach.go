@@ -29,6 +29,7 @@ func attachFindings(cfg *config.Config) []explain.Finding {
 	for i := range cfg.Attach {
 		found = append(found, placeFindings(cfg, tree, &cfg.Attach[i])...)
 		found = append(found, patternFindings(cfg, &cfg.Attach[i])...)
+		found = append(found, markFindings(cfg, &cfg.Attach[i])...)
 	}
 	return append(found, rightsFindings(cfg)...)
 }
@@ -75,6 +76,15 @@ func patternFindings(cfg *config.Config, a *config.Attach) []explain.Finding {
 		Position: cfg.Position("attach", a.Name()),
 		Text:     fmt.Sprintf("attach %s: a pattern has no addresses that could be asked for, so these do not match there: %s", a.Name(), strings.Join(patterns, ", ")),
 	}}
+}
+
+// markFindings tells which marks do not lead to their sources.
+func markFindings(cfg *config.Config, a *config.Attach) []explain.Finding {
+	found, err := server.MarkFindings(cfg, a)
+	if err != nil {
+		found = append(found, explain.Finding{Severity: explain.Warning, Position: cfg.Position("attach", a.Name()), Text: err.Error()})
+	}
+	return found
 }
 
 // placeOf returns where the rules of a are to hold.

@@ -15,8 +15,9 @@ type Attachment struct {
 	Cgroups   []string `json:"cgroups"`           // where the rules hold, from the root; empty while none of them is there
 	Outside   string   `json:"outside,omitempty"` // the cgroup of a service that does not run in its slice
 	Connects  uint64   `json:"connects"`
-	Datagrams uint64   `json:"datagrams"` // with a destination of their own
-	Refused   uint64   `json:"refused"`   // calls
+	Datagrams uint64   `json:"datagrams"`       // with a destination of their own
+	Refused   uint64   `json:"refused"`         // calls
+	Marks     []string `json:"marks,omitempty"` // what keeps marks from leading to their sources, with the cure
 }
 
 // attached writes the attachments, if there are any.
@@ -42,12 +43,16 @@ func (s *Status) attached(b *strings.Builder, style explain.Style) {
 	table(b, style, []column{{title: "ATTACHED"}, {title: "CGROUP"}, {"CONNECTS", true}, {"DATAGRAMS", true}, {"REFUSED", true}}, rows)
 }
 
-// attachedHealth says which services have a moment without rules.
+// attachedHealth says which services have a moment without rules, and which marks lead
+// nowhere.
 func (s *Status) attachedHealth() []string {
 	var out []string
 	for _, a := range s.Attachments {
 		if a.Outside != "" {
 			out = append(out, fmt.Sprintf("%s runs in %s and not in its slice: after a restart its first packets may not be ruled; srcproxy attach prints the cure", a.Name, a.Outside))
+		}
+		for _, m := range a.Marks {
+			out = append(out, fmt.Sprintf("%s: sockets that hold a port cannot connect: %s", a.Name, m))
 		}
 	}
 	return out

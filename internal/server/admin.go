@@ -29,6 +29,7 @@ type view struct {
 	dialers   Dialers
 	listeners []admin.Listener
 	attached  *attach.Set // nil: there are none
+	marks     *marks      // as well
 	reloads   int
 	last      *admin.Reload // nil: there was none
 }
@@ -90,7 +91,7 @@ func (s *server) closeSocket(l *admin.Socket) {
 
 // show makes cfg what the admin socket tells of.
 func (s *server) show(cfg *config.Config, d Dialers) {
-	v := &view{config: cfg, dialers: d, listeners: s.listeners(cfg), attached: s.attached, reloads: s.reloads}
+	v := &view{config: cfg, dialers: d, listeners: s.listeners(cfg), attached: s.attached, marks: s.marks, reloads: s.reloads}
 	v.path = cfg.Path
 	if cfg.Path != "" && cfg.Path != config.CommandLine {
 		if abs, err := filepath.Abs(cfg.Path); err == nil {
@@ -200,7 +201,7 @@ func (s service) Status() admin.Status {
 		Reloads:       v.reloads,
 		LastReload:    v.last,
 		Listeners:     append([]admin.Listener{}, v.listeners...),
-		Attachments:   s.attachments(v.attached),
+		Attachments:   s.attachments(v.attached, v.marks),
 		Connections:   admin.Usage{Used: s.shared.Connections.Len(), Max: v.config.Limits.Connections},
 		UDPFlows:      admin.Usage{Used: s.engine.Stats().Flows, Max: v.config.Limits.UDPFlows},
 		Descriptors:   admin.Usage{Max: s.maxFiles},

@@ -65,9 +65,15 @@ func (s *server) attach(cfg *config.Config, r *egress.Resolver) error {
 		if err != nil {
 			return err
 		}
-		s.attached = &attach.Set{Tree: tree, Pins: attach.Pins(), State: &egress.State{Host: s.host, Sources: s.sources}, Log: s.log}
+		state := &egress.State{Host: s.host, Sources: s.sources}
+		s.marks = &marks{host: s.host, state: state, log: s.log, found: make(map[string][]mark)}
+		s.marks.config.Store(cfg)
+		s.attached = &attach.Set{Tree: tree, Pins: attach.Pins(), State: state, Ways: s.marks.ways, Log: s.log}
 		s.watches.Go(func() { s.refreshAttached(s.life, s.attached) })
+		s.watches.Go(func() { s.marks.follow(s.life, s.attached.Refresh) })
 	}
+	served := s.marks.config.Load()
+	s.marks.configure(cfg)
 	before := s.known
 	before.stop() // or it would put old rules back
 	known := newResolved(cfg, r, before)
@@ -77,6 +83,7 @@ func (s *server) attach(cfg *config.Config, r *egress.Resolver) error {
 		err = s.attached.Apply(list)
 	}
 	if err != nil {
+		s.marks.configure(served)
 		before.start(s.life, s.exchange)
 		return err
 	}
@@ -110,13 +117,13 @@ func (s *server) refreshAttached(ctx context.Context, set *attach.Set) {
 }
 
 // attachments returns what is attached, with what was decided there.
-func (s service) attachments(set *attach.Set) []admin.Attachment {
+func (s service) attachments(set *attach.Set, marks *marks) []admin.Attachment {
 	if set == nil {
 		return nil
 	}
 	var out []admin.Attachment
 	for _, st := range set.Status() {
-		a := admin.Attachment{Name: st.Name, Cgroups: st.Cgroups, Outside: st.Outside}
+		a := admin.Attachment{Name: st.Name, Cgroups: st.Cgroups, Outside: st.Outside, Marks: marks.texts(st.Name)}
 		counters, err := set.Counters(st.Name)
 		if err != nil {
 			s.log.Warn("count", "attach", st.Name, "err", err)

@@ -121,6 +121,7 @@ type server struct {
 	reloads  int
 
 	attached *attach.Set // nil: there has been no [[attach]]
+	marks    *marks      // as well
 	known    *resolved   // the names in its rules; nil: they do not count
 
 	started time.Time
