@@ -248,6 +248,45 @@ func TestSetState(t *testing.T) {
 	}
 }
 
+// TestSetStateAgain fails after a member has changed, and before the hooks are told to forget: the next call tells them, though it
+// finds nothing to change.
+func TestSetStateAgain(t *testing.T) {
+	a := newAsker(t)
+	a.set(t, pool(t, dialer.Pool{}), Options{})
+	frozen, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer frozen.Close()
+	if err := frozen.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	number := func() (n uint64) {
+		t.Helper()
+		if err := a.maps.Active.Lookup(uint32(0), &n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before, active, down := number(), a.maps.Active, away{netip.MustParseAddr("198.51.100.1"): true}
+	a.maps.Active = frozen
+	err = a.SetState(down)
+	a.maps.Active = active
+	if !errors.Is(err, os.ErrPermission) {
+		t.Errorf("with a map that cannot be written: got %v", err)
+	}
+	if err := a.SetState(down); err != nil {
+		t.Fatal(err)
+	}
+	told := number()
+	if told <= before {
+		t.Errorf("active was %d and is %d", before, told)
+	}
+	if err := a.SetState(down); err != nil || number() != told {
+		t.Errorf("without a change: got %v, and active is %d after %d", err, number(), told)
+	}
+}
+
 // dsl is a State with one interface.
 type dsl map[bool]netip.Addr
 

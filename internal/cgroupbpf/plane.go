@@ -27,8 +27,10 @@ type Plane struct {
 	mu    sync.Mutex
 	state dialer.State
 	now   *generation
-	past  map[string]Counter // of rules that were exchanged, by name
-	ways  map[hooksWay]uint32
+	// changed: members have, but not active, so that sockets may still remember what was before.
+	changed bool
+	past    map[string]Counter // of rules that were exchanged, by name
+	ways    map[hooksWay]uint32
 }
 
 // hooks are the programs, in the order in which they are attached: first those that no connection can do without.

@@ -55,21 +55,26 @@ func (p *Plane) SetState(state dialer.State) error {
 			return p.set(p.now.rules)
 		}
 	}
-	changed := false
+	err := p.change(members)
+	if p.changed { // also by an earlier call that failed in between
+		err = errors.Join(err, p.activate(p.now.slot))
+	}
+	return err
+}
+
+// change writes members where they differ from what they were.
+func (p *Plane) change(members []hooksMember) error {
 	for i := range members {
 		if members[i] == p.now.members[i] {
 			continue
 		}
 		if err := p.now.maps[hooksMapMembers].Put(uint32(i), members[i]); err != nil { // #nosec G115 -- an index of a map
-			return errors.Join(fmt.Errorf("change the state of source %q: %w", p.now.rules.sources[i].Name, err), p.activate(p.now.slot))
+			return fmt.Errorf("change the state of source %q: %w", p.now.rules.sources[i].Name, err)
 		}
 		p.now.members[i] = members[i]
-		changed = true
+		p.changed = true
 	}
-	if !changed {
-		return nil
-	}
-	return p.activate(p.now.slot)
+	return nil
 }
 
 // withState returns the members with their addresses as state knows them.
@@ -232,10 +237,11 @@ func (p *Plane) activate(slot uint32) error {
 	}
 	next := max(uint64(boot.Nano()), p.active.Load()+slots) // #nosec G115 -- not negative
 	next = next - next%slots + uint64(slot)
-	p.active.Store(next) // also a barrier: members are written before, and active after
+	p.active.Swap(next) // also a barrier, which Store is not: members are written before, and active after
 	if err := p.maps.Active.Put(uint32(0), next); err != nil {
 		return fmt.Errorf("map active: %w", err)
 	}
+	p.changed = false
 	return nil
 }
 
