@@ -37,11 +37,14 @@ func newHooked(t testing.TB) *hooked {
 	h := &hooked{Topology: nstest.NewTopology(t), t: t, group: newGroup(t), plane: loadPlane(t, nil)}
 	for _, wild := range []string{"0.0.0.0", "[::]"} {
 		h.Server.GreetTCP(t, wild+":4000")
-		h.Server.ServeUDP(t, wild+":7", func(peer, _ netip.AddrPort, _ []byte) []byte { return []byte(peer.String() + "\n") })
+		h.Server.ServeUDP(t, wild+":7", whence)
 	}
 	h.leaks = h.Server.CountLeaks(t, "wan0")
 	return h
 }
+
+// whence answers with where a datagram came from.
+func whence(peer, _ netip.AddrPort, _ []byte) []byte { return []byte(peer.String() + "\n") }
 
 // newGroup makes a cgroup below that of the test. It is removed with what is in it.
 func newGroup(t testing.TB) *cgroup.Group {

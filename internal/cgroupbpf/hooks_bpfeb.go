@@ -73,7 +73,8 @@ type hooksMemory struct {
 	Src     hooksAddress
 	Locked  uint8
 	Marked  uint8
-	Padding [6]uint8
+	Own     uint8
+	Padding [5]uint8
 	Last    struct {
 		_          structs.HostLayout
 		Generation uint64

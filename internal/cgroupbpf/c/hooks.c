@@ -23,6 +23,7 @@ const struct survey *const described_survey __attribute__((used));
 static __always_inline int on_connect(struct bpf_sock_addr *ctx, struct call *c)
 {
 	struct memory *m;
+	bool own;
 	int err;
 
 	if (!ctx->sk || !begin(ctx, c))
@@ -33,10 +34,13 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, struct call *c)
 	judge(&c->flow, &c->verdict, c->settings, c->slot);
 	m = bpf_sk_storage_get(&memories, ctx->sk, 0, 0);
 	err = c->verdict.err;
-	if (respected(m, c))
+	own = respected(m, c);
+	if (own)
 		err = 0;
 	else if (!err)
 		err = c->verdict.bind ? bind_source(ctx, c, m) : leave(ctx, c, m);
+	if (m && !err)
+		m->own = own;
 	count(c, err ? REFUSED : CONNECT);
 	return err ? refuse(err) : 1;
 }

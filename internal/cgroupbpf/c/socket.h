@@ -17,10 +17,11 @@ struct answer {
 
 /* What a hook knows of a socket that it has seen before. It holds the lock of the socket. */
 struct memory {
-	struct address src; /* what it bound; unspecified: it let the kernel choose */
+	struct address src; /* what it bound; unspecified: nothing, and what connect brought is the kernel's unless it is own */
 	__u8 locked;        /* the kernel keeps the address when the socket is disconnected */
 	__u8 marked;        /* it has the mark of a source */
-	__u8 padding[6];
+	__u8 own;           /* it is connected from an address that the program chose */
+	__u8 padding[5];
 	struct answer last;
 };
 
@@ -104,7 +105,7 @@ static __always_inline bool ours(const struct memory *m, const struct call *c)
 	if (!m)
 		return false;
 	if (unspecified(&m->src))
-		return m->locked || c->connected;
+		return m->locked || (c->connected && !m->own);
 	return same(&m->src, &c->src);
 }
 
