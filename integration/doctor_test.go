@@ -178,19 +178,19 @@ func (p *patient) allRouting(t *testing.T) string {
 
 // TestDoctorFixes does the same by --fix, and takes it back by --undo.
 func TestDoctorFixes(t *testing.T) {
-	p := newPatient(t, strings.Replace(twoProviders, `first  = ["198.51.100.10",`, `first  = ["198.51.100.11",`, 1))
+	p := newPatient(t, twoProviders)
 	four, six := p.Second.EchoTCP(t, "0.0.0.0:81"), p.Second.EchoTCP(t, "[::]:81")
 	before := p.allRouting(t)
 
 	// Who only presses Enter, or has no terminal, has nothing changed.
-	if r := p.doctor(t, 1, "--fix"); strings.Count(r.Stderr, "run it? [y/N]") != 3 || p.allRouting(t) != before {
+	if r := p.doctor(t, 1, "--fix"); strings.Count(r.Stderr, "run it? [y/N]") != 2 || p.allRouting(t) != before {
 		t.Fatalf("without an answer: %v", r)
 	}
 	p.doctor(t, 0, "--fix", "--yes")
 	p.wantCured(t, four, six)
 	p.doctor(t, 0)
 	after := p.allRouting(t)
-	if r := p.doctor(t, 0, "--print", "nmcli"); !strings.Contains(r.Stdout, `show wan1)" +ipv4.addresses "198.51.100.11/24"`) {
+	if r := p.doctor(t, 0, "--print", "nmcli"); !strings.Contains(r.Stdout, `show wan2)" +ipv4.routing-rules "priority`) {
 		t.Errorf("what was fixed is not printed: %v", r)
 	}
 	undone := p.doctor(t, 0, "--undo")
@@ -200,6 +200,46 @@ func TestDoctorFixes(t *testing.T) {
 	p.doctor(t, 1)
 	if r := p.doctor(t, 0, "--undo"); !strings.Contains(r.Stdout, "has changed nothing") {
 		t.Errorf("a second --undo: %v", r)
+	}
+}
+
+// TestDoctorTakesNoAddress: on the standby of a pair of hosts, --fix --yes leaves the
+// address alone that the other one has, and --print does not bring it at the next boot.
+func TestDoctorTakesNoAddress(t *testing.T) {
+	p := newPatient(t, `default = "shared"
+[sources]
+shared = "198.51.100.11"
+first  = "198.51.100.10"
+many   = "198.51.100.32-198.51.100.35"
+whole  = { ip = "198.51.100.64/28" }
+[[listen]]
+mixed = "127.0.0.1:1080"
+[[listen]]
+tcp = "198.51.100.12:25"
+to  = "203.0.113.25:25"
+[dns]
+servers = ["203.0.113.53"]
+`)
+	local := func() string { return p.Host.Run(t, exec.Command("ip", "-4", "route", "show", "table", "local")).Stdout }
+	before := local()
+	r := p.doctor(t, 1, "--fix", "--yes") // the prefix has no local route: a failure, but not one to cure unasked
+	if after := local(); after != before || r.Stderr != "" {
+		t.Errorf("--fix --yes made local\n%s\nwhere there was\n%s\nit said %v", after, before, r)
+	}
+	for _, want := range []string{
+		"warn shared 198.51.100.11 is on no interface of this host",
+		"ip addr add 198.51.100.11/24 dev wan1",
+		"warn many 4 of the 4 addresses",
+		"FAIL whole replies to 198.51.100.64/28 do not reach this host where no other host on wan1 has one of its addresses",
+	} {
+		if words := strings.Join(strings.Fields(r.Stdout), " "); !strings.Contains(words, want) {
+			t.Errorf("no %q: %v", want, r)
+		}
+	}
+	for line := range strings.Lines(p.doctor(t, 0, "--print", "netplan").Stdout) {
+		if !strings.HasPrefix(line, "#") && strings.TrimSpace(line) != "" {
+			t.Errorf("--print has %q", line)
+		}
 	}
 }
 

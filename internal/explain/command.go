@@ -17,11 +17,10 @@ type Command struct {
 	Run  string `json:"run"`
 	Undo string `json:"undo,omitempty"` // takes it back; empty: Run is for people
 
-	Link      string         `json:"link,omitempty"`      // that of the addresses, the route or the rule
-	Addresses []netip.Prefix `json:"addresses,omitempty"` // to be added
-	Route     *Route         `json:"route,omitempty"`
-	Rule      *Rule          `json:"rule,omitempty"`
-	Setting   *Setting       `json:"setting,omitempty"`
+	Link    string   `json:"link,omitempty"` // that of the address, the route or the rule
+	Route   *Route   `json:"route,omitempty"`
+	Rule    *Rule    `json:"rule,omitempty"`
+	Setting *Setting `json:"setting,omitempty"`
 }
 
 // A Route is one that a command adds.

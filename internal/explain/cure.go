@@ -21,16 +21,11 @@ func addLocalRoute(p netip.Prefix) string { return localRoute(p).Run }
 // addAddress returns the command that brings a onto this host.
 func (c *checker) addAddress(a netip.Addr) string { return c.bring(a).Run }
 
-// bring is addAddress with what it changes.
+// bring is addAddress with the link. It is never run by doctor: another host may have a,
+// now or later.
 func (c *checker) bring(a netip.Addr) Command {
 	bits, link := c.linkFor(a)
-	p := netip.PrefixFrom(a, bits)
-	return Command{
-		Run:       fmt.Sprintf("ip addr add %v dev %s", p, link),
-		Undo:      fmt.Sprintf("ip addr del %v dev %s", p, link),
-		Link:      link,
-		Addresses: []netip.Prefix{p},
-	}
+	return Command{Run: fmt.Sprintf("ip addr add %v dev %s", netip.PrefixFrom(a, bits), link), Link: link}
 }
 
 // linkFor returns the link on which a belongs, and the length of its prefix there: those
@@ -91,12 +86,5 @@ func (c *checker) addByLoop(list []netip.Addr) (Command, bool) {
 	}
 	bits, link := c.linkFor(first)
 	net := strings.TrimSuffix(first.String(), fmt.Sprint(a[3]))
-	loop := func(verb string) string {
-		return fmt.Sprintf("for i in $(seq %d %d); do ip addr %s %s$i/%d dev %s; done", a[3], b[3], verb, net, bits, link)
-	}
-	out := Command{Run: loop("add"), Undo: loop("del"), Link: link}
-	for _, x := range list {
-		out.Addresses = append(out.Addresses, netip.PrefixFrom(x, bits))
-	}
-	return out, true
+	return Command{Run: fmt.Sprintf("for i in $(seq %d %d); do ip addr add %s$i/%d dev %s; done", a[3], b[3], net, bits, link), Link: link}, true
 }

@@ -157,9 +157,7 @@ func (x *examination) present(s *dialer.Source) {
 	case s.FreeBind: // here or not, as the operator wants it
 	case s.Prefix.IsValid():
 		if !x.Host.Covers(s.Prefix) {
-			cure := localRoute(s.Prefix)
-			x.policy = after(x.policy, []Command{cure})
-			x.add(Failing, s.Name, []Command{cure}, "replies to %v do not reach this host", s.Prefix.Masked())
+			x.presentPrefix(s)
 		}
 	case s.First.IsValid():
 		x.presentRange(s)
@@ -172,14 +170,40 @@ func (x *examination) present(s *dialer.Source) {
 	}
 }
 
+// presentPrefix cures a prefix that is not local. With a local route the kernel answers
+// ARP for each address of it (arp_process), so inside of the network of a link that is
+// like adding all of them.
+func (x *examination) presentPrefix(s *dialer.Source) {
+	p := s.Prefix.Masked()
+	cure := localRoute(p)
+	x.policy = after(x.policy, []Command{cure})
+	i := slices.IndexFunc(x.Host.Addresses(), func(a host.Address) bool {
+		return p.Addr().Is4() && a.Prefix.Overlaps(p) && x.carries(a.Link)
+	})
+	if i >= 0 {
+		cure.Undo = "" // it is for people to run
+	}
+	x.add(Failing, s.Name, []Command{cure}, "replies to %v do not reach this host", p)
+	if i >= 0 {
+		x.Tests[len(x.Tests)-1].Hint = fmt.Sprintf("where no other host on %s has one of its addresses, run this; the kernel then answers for all of them:", x.Host.Addresses()[i].Link)
+	}
+}
+
+// carries reports whether packets can leave by the link of that name.
+func (x *examination) carries(link string) bool {
+	return slices.ContainsFunc(x.Host.Links(), func(l host.Link) bool { return l.Name == link && l.Carries() })
+}
+
 func (x *examination) presentRange(s *dialer.Source) {
 	n, missing := x.checker.missing(s)
 	if len(missing) == 0 {
 		return
 	}
 	cure := x.checker.addAddresses(missing)
-	x.add(Failing, s.Name, cure, "%d of the %d addresses %v-%v are on no interface of this host", len(missing), n, s.First, s.Last)
-	x.Tests[len(x.Tests)-1].Hint = andSoOn(len(cure), missing)
+	x.absent(s.Name, cure, "%d of the %d addresses %v-%v are on no interface of this host", len(missing), n, s.First, s.Last)
+	if more := andSoOn(len(cure), missing); more != "" {
+		x.Tests[len(x.Tests)-1].Hint += " (" + strings.TrimSuffix(more, ":") + ")"
+	}
 }
 
 func (x *examination) presentLink(s *dialer.Source) {
@@ -203,7 +227,15 @@ func (x *examination) presentAddress(s *dialer.Source, a netip.Addr) {
 		x.add(Failing, s.Name, nil, "%v %s", a, what)
 		return
 	}
-	x.add(Failing, s.Name, []Command{x.checker.bring(a)}, "%v is on no interface of this host (where another host has it now, that is as it should be)", a)
+	x.absent(s.Name, []Command{x.checker.bring(a)}, "%v is on no interface of this host: flows from it are refused until it comes", a)
+}
+
+// absent tells of addresses that are not here. It is no failure, and the cure is left to
+// people: the addresses may be those of a pair of hosts (VRRP) of which this is the other
+// one, now or as soon as that is back. To ask the neighbours would not tell.
+func (x *examination) absent(subject string, cure []Command, format string, args ...any) {
+	x.add(Doubt, subject, cure, format, args...)
+	x.Tests[len(x.Tests)-1].Hint = "--fix leaves that to you; run this where no other host has them, now or later"
 }
 
 // neighbours tells of prefixes whose addresses routers ask for on the link.

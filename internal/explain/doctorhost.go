@@ -120,7 +120,7 @@ func fixedPorts(l *config.Listener) []netip.AddrPort {
 // held tests whether another program has a port. The service itself may run.
 func (x *examination) held(listener, network string, a netip.AddrPort) {
 	if !a.Addr().IsUnspecified() && !x.Host.Local(a.Addr()) {
-		x.add(Doubt, listener, []Command{x.checker.bring(a.Addr())}, "%v is on no interface of this host; it is listened on once it is there", a.Addr())
+		x.absent(listener, []Command{x.checker.bring(a.Addr())}, "%v is on no interface of this host; it is listened on once it is there", a.Addr())
 		return
 	}
 	h, taken := x.Holder(network, a)

@@ -2,7 +2,6 @@ package explain
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -15,18 +14,20 @@ func Persisters() []string { return []string{"networkd", "netplan", "ifupdown", 
 // Persist returns commands as the configuration of what sets up the network of the host
 // at boot, one of Persisters. H says of which kind links are.
 func Persist(kind string, list []Command, h *host.Snapshot) (string, error) {
-	p := &persister{host: h, list: once(list)}
+	list, byHand := agreed(once(list))
+	p := &persister{host: h, list: list}
 	write := map[string]func(){"networkd": p.networkd, "netplan": p.netplan, "ifupdown": p.ifupdown, "nmcli": p.nmcli}[kind]
 	if write == nil {
 		return "", fmt.Errorf("nothing is known of %q; there are %s", kind, strings.Join(Persisters(), ", "))
 	}
-	if !slices.ContainsFunc(p.list, func(c Command) bool { return c.Undo != "" }) {
-		return "# Nothing has to be cured, and nothing was by doctor --fix.\n", nil
-	}
-	if len(p.links()) > 0 {
+	switch {
+	case len(p.list) == 0:
+		p.line("# Nothing has to be cured, and nothing was by doctor --fix.")
+	case len(p.links()) > 0:
 		write()
 	}
 	p.settings()
+	p.leftOut(byHand)
 	return strings.TrimPrefix(p.b.String(), "\n"), nil
 }
 
@@ -39,6 +40,18 @@ func once(list []Command) []Command {
 		}
 	}
 	return out
+}
+
+// agreed parts what --fix did or may do from what only people can decide on.
+func agreed(list []Command) (out, byHand []Command) {
+	for _, c := range list {
+		if c.Undo == "" || c.Route == nil && c.Rule == nil && c.Setting == nil {
+			byHand = append(byHand, c)
+		} else {
+			out = append(out, c)
+		}
+	}
+	return out, byHand
 }
 
 // persister writes one configuration.
@@ -73,6 +86,21 @@ func (p *persister) of(link string) []Command {
 	return out
 }
 
+// leftOut tells of the commands that change what other hosts may have.
+func (p *persister) leftOut(byHand []Command) {
+	first := true
+	for _, c := range byHand {
+		if c.Link == "" {
+			continue
+		}
+		if first {
+			p.line("\n# Left out, as another host may have these addresses, now or later (VRRP):")
+			first = false
+		}
+		p.line("#   %s", c.Run)
+	}
+}
+
 // settings writes variables of the kernel, which are the same for all.
 func (p *persister) settings() {
 	const file = "/etc/sysctl.d/90-srcproxy.conf"
@@ -105,9 +133,6 @@ func (p *persister) networkd() {
 // section returns c in the words of systemd.network(5).
 func (c *Command) section() string {
 	var b strings.Builder
-	for _, a := range c.Addresses {
-		fmt.Fprintf(&b, "[Address]\nAddress=%v\n", a)
-	}
 	if r := c.Route; r != nil {
 		fmt.Fprintf(&b, "[Route]\nDestination=%v\n", r.To)
 		switch {
@@ -175,12 +200,6 @@ func (p *persister) netplanLink(link string) {
 	}
 	list := p.of(link)
 	for _, c := range list {
-		for _, a := range c.Addresses {
-			under("addresses")
-			p.line("        - %q", a)
-		}
-	}
-	for _, c := range list {
 		if c.Route != nil {
 			under("routes")
 			p.netplanRoute(c.Route)
@@ -244,13 +263,10 @@ func (p *persister) stanza(link string, is4 bool) {
 
 // is4 reports whether c, which has a link, is about IPv4.
 func (c *Command) is4() bool {
-	switch {
-	case c.Route != nil:
+	if c.Route != nil {
 		return c.Route.To.Addr().Is4()
-	case c.Rule != nil:
-		return c.Rule.From.Addr().Is4()
 	}
-	return c.Addresses[0].Addr().Is4()
+	return c.Rule.From.Addr().Is4()
 }
 
 func (p *persister) nmcli() {
@@ -262,25 +278,20 @@ func (p *persister) nmcli() {
 			if c.is4() {
 				family = "ipv4"
 			}
-			property, values := c.nmcli()
-			for _, v := range values {
-				p.line(`nmcli connection modify "$(nmcli -g GENERAL.CONNECTION device show %s)" +%s.%s "%s"`, link, family, property, v)
-			}
+			property, value := c.nmcli()
+			p.line(`nmcli connection modify "$(nmcli -g GENERAL.CONNECTION device show %s)" +%s.%s "%s"`, link, family, property, value)
 		}
 		p.line("nmcli device reapply %s", link)
 	}
 }
 
 // nmcli returns the property of a connection, and what is added to it (nm-settings-nmcli(5)).
-func (c *Command) nmcli() (property string, values []string) {
-	switch {
-	case c.Route != nil:
-		return "routes", []string{c.Route.nmcli()}
-	case c.Rule != nil:
-		r := c.Rule
-		return "routing-rules", []string{fmt.Sprintf("priority %d from %s table %d", r.Priority, r.from(), r.Table)}
+func (c *Command) nmcli() (property, value string) {
+	if c.Route != nil {
+		return "routes", c.Route.nmcli()
 	}
-	return "addresses", stringsOf(c.Addresses)
+	r := c.Rule
+	return "routing-rules", fmt.Sprintf("priority %d from %s table %d", r.Priority, r.from(), r.Table)
 }
 
 func (r *Route) nmcli() string {
@@ -299,12 +310,4 @@ func (r *Route) nmcli() string {
 		s += " onlink=true"
 	}
 	return s
-}
-
-func stringsOf(list []netip.Prefix) []string {
-	var out []string
-	for _, p := range list {
-		out = append(out, p.String())
-	}
-	return out
 }
