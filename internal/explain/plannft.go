@@ -184,6 +184,15 @@ func (n *nftPlan) chainName(t target) string {
 	return name
 }
 
+// members returns the names of those of a pool.
+func members(p *dialer.Pool) string {
+	var names []string
+	for _, m := range p.Of {
+		names = append(names, m.Source.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
 // inPart notes what of a target the kernel cannot do.
 func (n *nftPlan) inPart(t target) {
 	add := func(format string, args ...any) {
@@ -192,7 +201,7 @@ func (n *nftPlan) inPart(t target) {
 	if p := t.use.Pool; p != nil {
 		switch p.Pick {
 		case dialer.FirstUp:
-			add("always the first member of the pool, also while it is down")
+			add("always the first of %s, also while it is down; the others are left out", members(p))
 		case dialer.Sticky:
 			add("the kernel knows neither clients nor users nor the same hash; the member depends on the destination")
 		case dialer.LeastConnections:
