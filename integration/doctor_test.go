@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -220,7 +222,9 @@ to  = "203.0.113.25:25"
 [dns]
 servers = ["203.0.113.53"]
 `)
-	local := func() string { return p.Host.Run(t, exec.Command("ip", "-4", "route", "show", "table", "local")).Stdout }
+	local := func() string {
+		return p.Host.Run(t, exec.Command("ip", "-4", "route", "show", "table", "local")).Stdout
+	}
 	before := local()
 	r := p.doctor(t, 1, "--fix", "--yes") // the prefix has no local route: a failure, but not one to cure unasked
 	if after := local(); after != before || r.Stderr != "" {
@@ -329,4 +333,68 @@ servers = ["203.0.113.53"]
 		t.Error("no answers after the cure")
 	}
 	wantSources(t, s, nstest.Wan2().V4.Addr(), 1)
+}
+
+// TestDoctorSeesFilterOfAsymmetricWay: packets from an address leave by another link than
+// the one that has it, as the configuration wants it; answers that come in by that are
+// dropped, though the source has neither device nor mark.
+func TestDoctorSeesFilterOfAsymmetricWay(t *testing.T) {
+	nstest.Need(t, "sysctl")
+	p := newPatient(t, `default = "second"
+[sources]
+second = { ip = "192.0.2.7", gateway = "198.51.100.1" }
+[[listen]]
+mixed = "127.0.0.1:1080"
+[dns]
+servers = ["203.0.113.53"]
+`)
+	shell(t, p.Host, "ip route add default via 192.0.2.1 dev wan2 metric 500")
+	p.Host.Sysctl(t, "net.ipv4.conf.wan2.rp_filter", "0")
+	p.Host.Sysctl(t, "net.ipv4.conf.all.rp_filter", "1")
+	p.Second.Sysctl(t, "net.ipv4.conf.all.arp_announce", "2") // as a router that does not have the peer's address
+	s := p.Host.EchoUDP(t, "0.0.0.0:9")
+	peer := netip.MustParseAddr("203.0.113.9")
+	send := func() {
+		t.Helper()
+		c, err := p.Second.Dial(net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(at(peer, 0))}, "udp", "192.0.2.7:9")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send()
+	eventually(t, "the packet is dropped", func() bool { return reverseDrops(t, p.Host) > 0 })
+	sick := p.doctor(t, 0)
+	commands := cures(sick.Stdout)
+	if len(commands) != 1 || commands[0] != "sysctl -w net.ipv4.conf.wan2.rp_filter=2" || !strings.Contains(sick.Stdout, "warn  second") {
+		t.Fatalf("got %v", sick)
+	}
+	shell(t, p.Host, commands[0])
+	if well := p.doctor(t, 0); len(cures(well.Stdout)) != 0 {
+		t.Errorf("after the cure: %v", well)
+	}
+	send()
+	eventually(t, "the packet arrives", func() bool { return s.Sources()[peer] == 1 })
+}
+
+// reverseDrops returns how many packets rp_filter has dropped.
+func reverseDrops(t *testing.T, n *nstest.Namespace) int {
+	t.Helper()
+	var names []string
+	for line := range strings.Lines(n.Run(t, exec.Command("cat", "/proc/net/netstat")).Stdout) {
+		words := strings.Fields(line)
+		if i := slices.Index(names, "IPReversePathFilter"); i >= 0 && words[0] == names[0] {
+			count, err := strconv.Atoi(words[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return count
+		}
+		names = words
+	}
+	t.Fatal("no count of dropped packets")
+	return 0
 }

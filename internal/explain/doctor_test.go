@@ -20,6 +20,14 @@ func (w *wires) KernelChoice(host.RouteQuery) (host.Choice, error) {
 	return host.Choice{}, errors.New("nobody asks")
 }
 
+// Arrives is what the kernel does where rp_filter is strict.
+func (w *wires) Arrives(src, _ netip.Addr, link string) error {
+	if a, err := w.Route(host.RouteQuery{Dst: src}); err == nil && a.Link == link {
+		return nil
+	}
+	return host.ErrReversePath
+}
+
 func (w *wires) Route(q host.RouteQuery) (host.RouteAnswer, error) {
 	best := -1
 	for i, r := range w.policy.Routes {

@@ -1,7 +1,7 @@
 package explain
 
 import (
-	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -83,7 +83,7 @@ func (x *examination) way(s *dialer.Source, a netip.Addr) {
 		x.astray(s, &w, gateway)
 		return
 	default:
-		x.strict(s, a, w.RouteAnswer)
+		x.strict(s, a, &w)
 	}
 	for _, dst := range x.destinations(s, a.Is4()) {
 		w, there := Toward(routing, x.Host, s, a, gateway, dst)
@@ -94,6 +94,8 @@ func (x *examination) way(s *dialer.Source, a netip.Addr) {
 			w.Fault.Text = strings.Replace(w.Fault.Text, a.String(), fmt.Sprintf("%v to %v", a, dst), 1)
 			x.astray(s, &w, gateway)
 			return
+		case there && is4Unicast(a, &w):
+			x.filtered(Failing, s, a, dst, w.Link)
 		}
 	}
 }
@@ -181,25 +183,48 @@ func uses(u dialer.Use, s *dialer.Source) bool {
 	return u.Source == s || u.Pool != nil && slices.ContainsFunc(u.Pool.Of, func(m dialer.Member) bool { return m.Source == s })
 }
 
-// strict tests whether answers are let in by the link that packets from a leave by. A
-// strict rp_filter takes them only where packets to their sender would leave (RFC 3704),
-// and knows neither the device nor the mark of a socket.
-func (x *examination) strict(s *dialer.Source, a netip.Addr, way host.RouteAnswer) {
-	if !a.Is4() || s.Device == "" && s.Mark == 0 || way.Link == "" {
+// strict tests whether answers to a are let in. A strict rp_filter takes them only by the
+// link that packets to their sender would leave by (RFC 3704), and knows neither the device
+// nor the mark of a socket. Answers come in by the link of w, or by the one that has a.
+func (x *examination) strict(s *dialer.Source, a netip.Addr, w *Way) {
+	if !is4Unicast(a, w) {
 		return
 	}
-	back, err := x.Routing.Route(host.RouteQuery{Dst: outside(true)[0], Src: a})
-	if err == nil && back.Link == way.Link {
+	x.filtered(Failing, s, a, w.to, w.Link)
+	if owner, ok := x.Host.OwnerLink(a); ok && owner.Carries() && owner.Name != w.Link && x.leadsOut(owner.Name) {
+		x.filtered(Doubt, s, a, w.to, owner.Name)
+	}
+}
+
+func is4Unicast(a netip.Addr, w *Way) bool { return a.Is4() && w.Type == host.RouteUnicast }
+
+// leadsOut reports whether a default route leads by the link.
+func (x *examination) leadsOut(link string) bool {
+	return slices.ContainsFunc(x.policy.Routes, func(r host.TableRoute) bool {
+		return r.Type == host.RouteUnicast && r.Dst.Bits() == 0 && r.Dst.Addr().Is4() && r.Link == link
+	})
+}
+
+// filtered tests whether packets from peer to a are dropped as they come in by a link.
+func (x *examination) filtered(g Grade, s *dialer.Source, a, peer netip.Addr, link string) {
+	name := settingOf("ipv4", link, "rp_filter")
+	cured := slices.ContainsFunc(x.Tests, func(t Test) bool {
+		return len(t.Cure) > 0 && t.Cure[0].Setting != nil && t.Cure[0].Setting.Name == name
+	})
+	if cured || !errors.Is(x.Routing.Arrives(peer, a, link), host.ErrReversePath) {
 		return
 	}
-	name := settingOf("ipv4", way.Link, "rp_filter")
 	own, all := x.number(name), x.number(settingOf("ipv4", "all", "rp_filter"))
 	const strict, loose = 1, 2
 	if max(own, all) != strict {
-		return
+		return // no route at all leads to the peer, which is another fault
+	}
+	by := "no link"
+	if back, err := x.Routing.Route(host.RouteQuery{Dst: peer, Src: a}); err == nil {
+		by = back.Link
 	}
 	cure := changeSetting(name, strconv.Itoa(own), strconv.Itoa(loose))
-	x.add(Failing, s.Name, []Command{cure}, "answers to %v that come in by %s are dropped there: rp_filter is strict, and the routes alone lead by %s", a, way.Link, cmp.Or(back.Link, "no link"))
+	x.add(g, s.Name, []Command{cure}, "answers to %v that come in by %s are dropped there: rp_filter is strict, and the routes alone lead by %s", a, link, by)
 }
 
 // settingOf returns the name of a variable that each link has. Dots of the link's own

@@ -63,7 +63,7 @@ func (w *Way) Elsewhere() (host.RouteAnswer, bool) {
 
 // way returns the way of o with its fault, and the policy that the cure comes from.
 func (o *outlook) way(r Routing) (Way, *host.Policy) {
-	w := Way{RouteAnswer: o.answer}
+	w := Way{RouteAnswer: o.answer, to: o.query.Dst}
 	if !o.wrong() {
 		return w, nil
 	}

@@ -17,6 +17,7 @@ type Routing interface {
 	Route(host.RouteQuery) (host.RouteAnswer, error)
 	KernelChoice(host.RouteQuery) (host.Choice, error)
 	Policy() (*host.Policy, error)
+	Arrives(src, dst netip.Addr, link string) error
 }
 
 // Kernel asks the kernel of this host, in the network namespace of the calling thread.
@@ -34,6 +35,9 @@ func (Kernel) KernelChoice(q host.RouteQuery) (host.Choice, error) { return host
 // Policy is host.ReadPolicy.
 func (Kernel) Policy() (*host.Policy, error) { return host.ReadPolicy() }
 
+// Arrives is host.Arrives.
+func (Kernel) Arrives(src, dst netip.Addr, link string) error { return host.Arrives(src, dst, link) }
+
 // A Way is how packets to an address leave this host.
 type Way struct {
 	host.RouteAnswer
@@ -46,6 +50,8 @@ type Way struct {
 
 	// Fault says why they would be lost on it.
 	Fault *Fault `json:"fault,omitempty"`
+
+	to netip.Addr // for which the kernel was asked
 
 	// elsewhere is a way to other destinations that is right, where this one is not.
 	elsewhere *host.RouteAnswer

@@ -25,6 +25,8 @@ type RouteQuery struct {
 	// protocol or ports do not match (Linux 4.17).
 	Protocol         uint8
 	SrcPort, DstPort uint16
+
+	in string // the link by which the packet comes in; empty: it is ours
 }
 
 // String returns "203.0.113.9 from 198.51.100.10".
@@ -84,6 +86,9 @@ var (
 	ErrLoopback    = errors.New("packets from a loopback address do not leave this host")
 )
 
+// ErrReversePath says that a packet is dropped as it comes in.
+var ErrReversePath = errors.New("rp_filter drops it: packets to its sender leave by another link, or by none")
+
 // A RouteError says why there is no way. It wraps one of the errors above, where the
 // reason is known, and the error of the kernel.
 type RouteError struct {
@@ -128,6 +133,23 @@ func Route(q RouteQuery) (RouteAnswer, error) {
 
 // bare returns a without what only sockets need.
 func bare(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
+
+// Arrives asks the kernel whether packets from src to dst, an address of this host, are
+// let in where they come by that link. The error is ErrReversePath where rp_filter drops
+// them, or src cannot be the sender of anything (an address of this host, say), and nil
+// where the kernel has any other answer. IPv6 has no such filter.
+func Arrives(src, dst netip.Addr, link string) error {
+	links, err := linkNames()
+	if err != nil {
+		return err
+	}
+	_, err = links.ask(RouteQuery{Src: bare(src), Dst: bare(dst), in: link}, 0)
+	// EXDEV is the answer of fib_validate_source; since Linux 6.14 the reason is lost.
+	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EINVAL) {
+		return ErrReversePath
+	}
+	return nil
+}
 
 func (l linkTable) route(q RouteQuery) (RouteAnswer, error) {
 	if q.Src.IsValid() {

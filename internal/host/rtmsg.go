@@ -58,6 +58,13 @@ func (l linkTable) ask(q RouteQuery, flags uint32) (TableRoute, error) {
 		}
 		add(unix.RTA_OIF, native32(uint32(i)))
 	}
+	if q.in != "" {
+		i, ok := l.index(q.in)
+		if !ok {
+			return TableRoute{}, fmt.Errorf("link %q: %w", q.in, unix.ENODEV)
+		}
+		add(unix.RTA_IIF, native32(uint32(i)))
+	}
 	if q.Mark != 0 {
 		add(unix.RTA_MARK, native32(q.Mark))
 	}
