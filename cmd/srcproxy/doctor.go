@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -37,7 +40,7 @@ is still to be cured, as the configuration of what sets up the network at boot.
 It ends with 1 when a test fails.`,
 		Example: "  srcproxy doctor -c config.toml\n  srcproxy doctor -c config.toml --print netplan",
 		Args:    cobra.NoArgs,
-		RunE:    func(*cobra.Command, []string) error { return a.doctor(&o) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context(), &o) },
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&o.fix, "fix", false, "ask about each cure, run it, and test again")
@@ -48,7 +51,7 @@ It ends with 1 when a test fails.`,
 	return cmd
 }
 
-func (a *app) doctor(o *doctorOptions) error {
+func (a *app) doctor(ctx context.Context, o *doctorOptions) error {
 	switch {
 	case o.yes && !o.fix:
 		return usagef("--yes is for --fix")
@@ -61,7 +64,7 @@ func (a *app) doctor(o *doctorOptions) error {
 	if err != nil {
 		return err
 	}
-	d, err := a.examine(cfg)
+	d, err := a.examine(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -69,7 +72,7 @@ func (a *app) doctor(o *doctorOptions) error {
 		return a.persist(o.print, d)
 	}
 	if o.fix {
-		if d, err = a.fix(cfg, d, o.yes); err != nil {
+		if d, err = a.fix(ctx, cfg, d, o.yes); err != nil {
 			return err
 		}
 	}
@@ -85,7 +88,7 @@ func (a *app) doctor(o *doctorOptions) error {
 }
 
 // examine makes the diagnosis of this host.
-func (a *app) examine(cfg *config.Config) (*explain.Diagnosis, error) {
+func (a *app) examine(ctx context.Context, cfg *config.Config) (*explain.Diagnosis, error) {
 	snapshot, err := host.Read()
 	if err != nil {
 		return nil, fmt.Errorf("read the addresses of this host: %w", err)
@@ -101,6 +104,7 @@ func (a *app) examine(cfg *config.Config) (*explain.Diagnosis, error) {
 		Routing:       explain.Kernel{},
 		Setting:       host.Setting,
 		Holder:        host.PortHolder,
+		Service:       a.servicePID(ctx, cfg),
 		ReceiveBuffer: server.ReceiveBuffer,
 	}
 	d, err := doctor.Examine()
@@ -113,6 +117,31 @@ func (a *app) examine(cfg *config.Config) (*explain.Diagnosis, error) {
 	}
 	d.Add("attach", "", attachedTwice(cfg))
 	return d, nil
+}
+
+// answerTime is how long a service that has stopped is waited for.
+const answerTime = 3 * time.Second
+
+// servicePID returns the process that serves the very file of cfg, 0 where none says so. A
+// service that has read it when it said something else is asked, too: a reload keeps
+// its ports.
+func (a *app) servicePID(ctx context.Context, cfg *config.Config) int {
+	c, err := a.client()
+	if err != nil {
+		return 0
+	}
+	if cfg.Path != "" {
+		if c.Config, err = filepath.Abs(cfg.Path); err != nil {
+			return 0
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	st, err := c.Status(ctx)
+	if err != nil || cfg.Path == "" && st.Config != "" {
+		return 0
+	}
+	return st.PID
 }
 
 func attachNames(cfg *config.Config) string {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,7 +26,7 @@ var errNoRoot = errors.New("only root can change the network of this host")
 
 // fix cures what d found, as far as the user agrees, and returns what is left. A cure can
 // bring to light what the next one is for: an address that is here now may have no way.
-func (a *app) fix(cfg *config.Config, d *explain.Diagnosis, yes bool) (*explain.Diagnosis, error) {
+func (a *app) fix(ctx context.Context, cfg *config.Config, d *explain.Diagnosis, yes bool) (*explain.Diagnosis, error) {
 	answers := bufio.NewReader(a.stdin)
 	asked := make(map[string]bool)
 	for {
@@ -46,7 +47,7 @@ func (a *app) fix(cfg *config.Config, d *explain.Diagnosis, yes bool) (*explain.
 			return d, nil
 		}
 		var err error
-		if d, err = a.examine(cfg); err != nil {
+		if d, err = a.examine(ctx, cfg); err != nil {
 			return nil, err
 		}
 	}

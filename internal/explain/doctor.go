@@ -78,6 +78,10 @@ type Doctor struct {
 	// Holder returns who has a port. host.PortHolder is one.
 	Holder func(network string, a netip.AddrPort) (host.Holder, bool)
 
+	// Service is the process that serves this very configuration; 0 where none answers. It
+	// may have the ports.
+	Service int
+
 	// ReceiveBuffer is what the sockets of UDP forwards ask the kernel for, in bytes.
 	ReceiveBuffer int
 }

@@ -87,13 +87,19 @@ func patient() *host.Snapshot {
 // examine has a doctor look at the patient.
 func examine(t *testing.T, text string, f host.Facts) *explain.Diagnosis {
 	t.Helper()
+	return examineBeside(t, 9, text, f)
+}
+
+// examineBeside is examine while that process serves the configuration.
+func examineBeside(t *testing.T, service int, text string, f host.Facts) *explain.Diagnosis {
+	t.Helper()
 	cfg, _ := parse(t, text)
 	settings := map[string]string{
 		"net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.eth0.rp_filter": "1", "net.ipv4.conf.wwan0.rp_filter": "1",
 		"net.core.rmem_max": "212992", "net.ipv6.ip_nonlocal_bind": "0",
 	}
 	d := explain.Doctor{
-		Config: cfg, Host: patient(), Facts: f, Routing: wired(), ReceiveBuffer: 4 << 20,
+		Config: cfg, Host: patient(), Facts: f, Routing: wired(), ReceiveBuffer: 4 << 20, Service: service,
 		Setting: func(name string) (string, error) {
 			if v, ok := settings[name]; ok {
 				return v, nil
@@ -158,6 +164,20 @@ func TestDoctor(t *testing.T) {
 				shellReads(t, test.Cure)
 			}
 		})
+	}
+}
+
+// TestDoctorKnowsService: the port of the process that serves this file is not in the way,
+// that of another srcproxy is; where none answers, nobody knows.
+func TestDoctorKnowsService(t *testing.T) {
+	for service, want := range map[int]string{
+		9: "ok    listeners    no other program has their ports",
+		5: "FAIL  mixed 127.0.0.1:1080  tcp port 127.0.0.1:1080 is held by pid 9 (srcproxy)",
+		0: "warn  mixed 127.0.0.1:1080  tcp port 127.0.0.1:1080 is held by pid 9 (srcproxy); unless that serves",
+	} {
+		if got := examineBeside(t, service, fine, facts()).Text(explain.Style{}); !strings.Contains(got, want) {
+			t.Errorf("service %d: got\n%s\nwant %q", service, got, want)
+		}
 	}
 }
 

@@ -117,7 +117,7 @@ func fixedPorts(l *config.Listener) []netip.AddrPort {
 	return out
 }
 
-// held tests whether another program has a port. The service itself may run.
+// held tests whether another program has a port. The service of this configuration may.
 func (x *examination) held(listener, network string, a netip.AddrPort) {
 	if !a.Addr().IsUnspecified() && !x.Host.Local(a.Addr()) {
 		x.absent(listener, []Command{x.checker.bring(a.Addr())}, "%v is on no interface of this host; it is listened on once it is there", a.Addr())
@@ -125,9 +125,9 @@ func (x *examination) held(listener, network string, a netip.AddrPort) {
 	}
 	h, taken := x.Holder(network, a)
 	switch {
-	case !taken || h.Command == "srcproxy":
-	case h.PID == 0:
-		x.add(Doubt, listener, nil, "%s port %v is held by %v; unless that is srcproxy, it cannot be opened", network, a, h)
+	case !taken || x.Service != 0 && h.Is(x.Service):
+	case h.PID == 0, x.Service == 0 && h.Command == "srcproxy": // that may have no socket to be asked by
+		x.add(Doubt, listener, nil, "%s port %v is held by %v; unless that serves this file, it cannot be opened", network, a, h)
 	default:
 		x.add(Failing, listener, nil, "%s port %v is held by %v", network, a, h)
 	}

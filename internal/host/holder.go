@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -18,6 +19,26 @@ type Holder struct {
 	PID     int    // 0 when it may not be seen: it belongs to another user
 	Command string // its name, proc_pid_comm(5)
 	UID     int    // the user of the socket
+
+	inode string // of the socket
+}
+
+// Is reports whether the process with that number has the socket, too: a service that
+// is exchanged shares its sockets with the next one, and whoever opened a socket for it
+// may still have it. It is false where this process may not look.
+func (h Holder) Is(pid int) bool {
+	if h.PID == pid {
+		return pid != 0
+	}
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	return err == nil && h.inode != "" && slices.ContainsFunc(fds, func(fd string) bool { return leadsTo(fd, h.inode) })
+}
+
+// leadsTo reports whether a descriptor, as a path in /proc, is a socket. Who is gone, or not
+// ours to see, has none.
+func leadsTo(fd, inode string) bool {
+	target, err := os.Readlink(fd)
+	return err == nil && target == "socket:["+inode+"]"
 }
 
 // String returns "pid 812 (nginx)", or the user where the process is not known.
@@ -37,7 +58,7 @@ func PortHolder(network string, a netip.AddrPort) (Holder, bool) {
 			continue // without IPv6 there is no such file
 		}
 		if s, ok := findSocket(text, network == "tcp", a); ok {
-			h := Holder{UID: s.uid}
+			h := Holder{UID: s.uid, inode: s.inode}
 			h.PID, h.Command = process(s.inode)
 			return h, true
 		}
@@ -112,10 +133,9 @@ func process(inode string) (int, string) {
 	if err != nil {
 		return 0, ""
 	}
-	want := "socket:[" + inode + "]"
 	for _, fd := range fds {
-		if target, err := os.Readlink(fd); err != nil || target != want {
-			continue // gone, or not ours to see
+		if !leadsTo(fd, inode) {
+			continue
 		}
 		proc := filepath.Dir(filepath.Dir(fd))
 		pid, err := strconv.Atoi(filepath.Base(proc))
