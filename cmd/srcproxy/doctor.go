@@ -47,6 +47,9 @@ It ends with 1 when a test fails.`,
 	flags.BoolVar(&o.yes, "yes", false, "with --fix: do not ask")
 	flags.BoolVar(&o.undo, "undo", false, "take back what --fix did")
 	flags.StringVar(&o.print, "print", "", "write the cures for `WHAT`: "+strings.Join(explain.Persisters(), ", "))
+	if err := cmd.RegisterFlagCompletionFunc("print", cobra.FixedCompletions(explain.Persisters(), cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag stands one line above
+	}
 	cmd.MarkFlagsMutuallyExclusive("fix", "undo", "print")
 	return cmd
 }

@@ -108,6 +108,7 @@ command line that is not understood.`,
 	}
 	root.AddCommand(a.serveCommand(), a.checkCommand(), a.doctorCommand(), a.explainCommand(), a.planCommand(), a.passwdCommand(), a.initCommand(), a.runCommand(), a.versionCommand(),
 		a.attachCommand(), a.detachCommand(), a.reloadCommand(), a.statusCommand(), a.sourcesCommand(), a.connsCommand(), a.rulesCommand())
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp) // few arguments are files
 	ownWords(root)
 	return root
 }

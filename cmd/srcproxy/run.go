@@ -50,6 +50,8 @@ that heed them.`,
 		Example: "  sudo srcproxy run --use 198.51.100.30 -- curl https://example.com/\n  srcproxy run --proxy -- curl https://example.com/",
 		Args:    cobra.ArbitraryArgs,
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.run(cmd.Context(), &o, args) },
+
+		ValidArgsFunction: cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault),
 	}
 	flags := cmd.Flags()
 	flags.SetInterspersed(false) // what follows the command is the command's

@@ -42,6 +42,9 @@ one ends them.`,
 	flags.StringVar(&o.users, "users", "", "ask for a login out of this `FILE`; srcproxy passwd makes its lines")
 	flags.StringArrayVar(&o.allow, "allow", nil, "let clients from this `PREFIX` in only; may be given again")
 	flags.BoolVar(&o.open, "open", false, "let everybody in who can reach it")
+	if err := cmd.RegisterFlagCompletionFunc("users", cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault)); err != nil {
+		panic(err) // the flag stands a few lines above
+	}
 	return cmd
 }
 
