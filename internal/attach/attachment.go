@@ -37,21 +37,27 @@ func (a *attachment) take(e Entry) error {
 	if !a.started {
 		return a.start()
 	}
+	if err := a.again(); err != nil { // before the rules, which have to stay then
+		return err
+	}
 	ways := a.set.ways(&e)
 	if err := a.plane.Set(e.Rules); err != nil {
 		return err
 	}
 	a.entry = e
 	a.set.warn(a.plane.SetWays(ways), "where marks lead", a) // it refuses them then
-	return a.again()
+	return nil
 }
 
 // again puts the hooks back where somebody has taken them off.
 func (a *attachment) again() error {
 	for _, path := range a.paths() {
 		g, err := cgroup.Open(path)
+		if cgroup.Gone(err) {
+			continue // as follow will tell
+		}
 		if err != nil {
-			continue // it is gone, as follow will tell
+			return err
 		}
 		err = errors.Join(a.plane.Attach(g, nil), g.Close())
 		if err != nil {
@@ -282,8 +288,11 @@ func (a *attachment) stop(off bool) error {
 
 func (a *attachment) takeOff(path string) error {
 	g, err := cgroup.Open(path)
+	if cgroup.Gone(err) {
+		return nil // and the hooks with it
+	}
 	if err != nil {
-		return nil // it is gone, and the hooks with it
+		return err
 	}
 	defer func() { _ = g.Close() }() // a directory that was only read
 	if a.old != nil {

@@ -178,8 +178,12 @@ func detach(t *cgroup.Tree, p *cgroupbpf.Plane) error {
 	var errs []error
 	for path := range t.All() {
 		g, err := cgroup.Open(path)
+		if cgroup.Gone(err) || errors.Is(err, fs.ErrPermission) {
+			continue // it went away meanwhile, or this user has attached nothing there
+		}
 		if err != nil {
-			continue // it went away meanwhile
+			errs = append(errs, err)
+			continue
 		}
 		errs = append(errs, p.Detach(g), g.Close())
 	}

@@ -3,6 +3,8 @@ package attach
 import (
 	"strings"
 	"testing"
+
+	"github.com/srcproxy/srcproxy/internal/cgroup"
 )
 
 func TestEscape(t *testing.T) {
@@ -33,5 +35,13 @@ func TestOnBPF(t *testing.T) {
 	err := OnBPF(dir + "/not/there")
 	if want := dir + "/not/there is on no BPF file system; as root: mount -t bpf bpf " + dir + "/not"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// TestDetachSays does not take a cgroup that cannot be opened for one that is gone: its hooks would be there for ever.
+func TestDetachSays(t *testing.T) {
+	dir := t.TempDir()
+	if err := detach(&cgroup.Tree{Dir: dir}, nil); err == nil || !strings.Contains(err.Error(), dir+" is no cgroup v2") {
+		t.Errorf("got %v", err)
 	}
 }

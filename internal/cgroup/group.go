@@ -102,11 +102,14 @@ func sweep(path string) error {
 
 // gone returns err unless it says that the cgroup is not there any more.
 func gone(err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+	if Gone(err) {
 		return nil
 	}
 	return err
 }
+
+// Gone reports whether an error says that a cgroup is not there any more.
+func Gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) }
 
 // Path returns the directory.
 func (g *Group) Path() string { return g.path }
