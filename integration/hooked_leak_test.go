@@ -41,9 +41,9 @@ while not select.select([sys.stdin], [], [], 0)[0]:
             elif kind == 2: s = socket(AF_INET6); s.settimeout(1); s.connect(("::ffff:" + four, 4000))
             elif kind == 3: s = udp(); s.connect((four, 9)); s.send(b"x"); disconnect(s); s.connect((four, 9)); s.send(b"x")
             elif kind == 4: s = udp(AF_INET6); s.connect((six, 9)); s.send(b"x"); s.sendto(b"x", (six, 10))
-            elif kind == 5: many.sendto(b"x", (four, 9))
-            elif kind == 6: many6.sendto(b"x", (six, 9))
-            else: many6.sendto(b"x", ("::ffff:" + four, 9))
+            else:
+                sender, to = [(many, (four, 9)), (many6, (six, 9)), (many6, ("::ffff:" + four, 9))][kind - 5]
+                for _ in range(4): sender.sendto(b"x", to)
             went += 1
         except OSError: refused += 1
         finally:
