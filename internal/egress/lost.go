@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/srcproxy/srcproxy/dialer"
@@ -27,12 +28,19 @@ func (s *Sources) lost(source string, src netip.Addr, at time.Time) (bool, time.
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	left := s.held(source, src, at)
+	return left == 0, left
+}
+
+// held returns how long a source still holds what leaves from src, which is not on this
+// host; 0 when that is over. Mu is held.
+func (s *Sources) held(source string, src netip.Addr, at time.Time) time.Duration {
 	known, ok := s.sources[source]
 	switch {
 	case ok && known.FreeBind:
-		return false, 0
+		return never
 	case known.Hold == 0:
-		return true, 0
+		return 0
 	}
 	s.setUp()
 	since, ok := s.gone[src]
@@ -41,8 +49,7 @@ func (s *Sources) lost(source string, src netip.Addr, at time.Time) (bool, time.
 		s.gone[src] = at
 		s.hurry() // Run may not know of that one yet
 	}
-	left := known.Hold - at.Sub(since)
-	return left <= 0, left
+	return max(known.Hold-at.Sub(since), 0)
 }
 
 // never is the time to the next look when there is nothing to wait for.
@@ -67,7 +74,11 @@ func (s *Sources) endFlows() time.Duration {
 			w.cancel(ErrLost)
 		}
 	}
-	return next
+	gone, left := s.left(at)
+	if len(gone) > 0 && s.EndSockets != nil {
+		s.EndSockets(gone)
+	}
+	return min(next, left)
 }
 
 // forgetGone forgets the addresses that came back.
@@ -117,4 +128,68 @@ func (s *Sources) waiting() []*wait {
 		out = append(out, w)
 	}
 	return out
+}
+
+// leave is an address that sources have, or have had.
+type leave struct {
+	sources []string // their names
+	told    bool     // EndSockets knows that it went away
+}
+
+// enlist remembers that sockets may leave from the address that x has now. Mu is held.
+func (s *Sources) enlist(x *state) {
+	if !x.addr.IsValid() {
+		return
+	}
+	l := s.leaves[x.addr]
+	if l == nil {
+		l = new(leave)
+		s.leaves[x.addr] = l
+	}
+	if !slices.Contains(l.sources, x.name) {
+		l.sources = append(l.sources, x.name)
+	}
+}
+
+// left returns the addresses that went away since it was asked last and are held by no
+// source any more, and when to ask again for others. Those that no source has it forgets.
+func (s *Sources) left(at time.Time) (gone []netip.Addr, next time.Duration) {
+	now := s.Host.Now()
+	next = never
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for a, l := range s.leaves {
+		if now.Local(a) {
+			l.told = false
+			continue
+		}
+		hold := time.Duration(0)
+		for _, name := range l.sources {
+			hold = max(hold, s.held(name, a, at))
+		}
+		if hold > 0 {
+			next = min(next, hold)
+			continue
+		}
+		if !l.told {
+			gone = append(gone, a)
+		}
+		l.told = true
+		if !slices.ContainsFunc(s.states, func(x *state) bool { return x.addr == a }) {
+			delete(s.leaves, a)
+		}
+	}
+	return gone, next
+}
+
+// TellAgain has EndSockets called once more for the addresses that are away. It is for
+// who has found sockets that were there before.
+func (s *Sources) TellAgain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.setUp()
+	for _, l := range s.leaves {
+		l.told = false
+	}
+	s.hurry()
 }

@@ -56,6 +56,11 @@ type Sources struct {
 	// lost is true; src is the address that their packets leave from. Nil does nothing.
 	EndFlows func(lost func(source string, src netip.Addr) bool)
 
+	// EndSockets is called with addresses of sources that went away, each once until it is
+	// back, to end the sockets of others that leave from it: when no source that has the
+	// address holds what leaves from it any more. It must not wait. Nil does nothing.
+	EndSockets func(addrs []netip.Addr)
+
 	// Log gets a line for each change. Nil discards them.
 	Log *slog.Logger
 
@@ -69,6 +74,7 @@ type Sources struct {
 	wake    chan struct{}
 	gone    map[netip.Addr]time.Time // addresses whose flows are held, and since when
 	waits   map[*wait]struct{}
+	leaves  map[netip.Addr]*leave
 }
 
 // place is a source in one family.
@@ -178,6 +184,7 @@ func (s *Sources) setUp() {
 		s.wake = make(chan struct{}, 1)
 		s.gone = make(map[netip.Addr]time.Time)
 		s.waits = make(map[*wait]struct{})
+		s.leaves = make(map[netip.Addr]*leave)
 	}
 }
 
@@ -207,6 +214,7 @@ func (s *Sources) refusal(name string, is4 bool) error {
 
 // judge brings all states up to date, and tells of those that changed. Mu is held.
 func (s *Sources) judge() {
+	s.setUp()
 	now, at := s.Host.Now(), time.Now()
 	var changed []*state
 	refused := make(map[place]error)
@@ -214,6 +222,7 @@ func (s *Sources) judge() {
 		if x.judge(now, at) {
 			changed = append(changed, x)
 		}
+		s.enlist(x)
 		if x.here && x.probe != nil {
 			refused[x.place] = x.probe
 		}
