@@ -50,6 +50,7 @@ func (p *Plane) SetState(state dialer.State) error {
 	}
 	members := p.now.rules.withState(state)
 	for i := range members {
+		members[i].keepAddrs(&p.now.members[i])
 		// A hook may read a member while it is written: only what is one byte may change.
 		if members[i].V4 != p.now.members[i].V4 || members[i].V6 != p.now.members[i].V6 {
 			return p.set(p.now.rules)
@@ -87,6 +88,17 @@ func (r *Rules) withState(state dialer.State) []hooksMember {
 		members[i] = m
 	}
 	return members
+}
+
+// keepAddrs gives m back the addresses that old had, where it is down now: none is read then, and an interface that has lost
+// its address is so withdrawn by one byte.
+func (m *hooksMember) keepAddrs(old *hooksMember) {
+	if m.Up[0] == 0 {
+		m.V6 = old.V6
+	}
+	if m.Up[1] == 0 {
+		m.V4 = old.V4
+	}
 }
 
 func addrOf(s *dialer.Source, is4 bool, state dialer.State) netip.Addr {
