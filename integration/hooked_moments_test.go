@@ -35,16 +35,22 @@ func (h *hooked) start(code string, inside bool) *talk {
 	if !inside {
 		cmd.SysProcAttr = nil
 	}
+	return startTalk(h.t, h.Proxy, cmd)
+}
+
+// startTalk starts such a program in a namespace.
+func startTalk(t testing.TB, n *nstest.Namespace, cmd *exec.Cmd) *talk {
+	t.Helper()
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		h.t.Fatal(err)
+		t.Fatal(err)
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		h.t.Fatal(err)
+		t.Fatal(err)
 	}
-	p := &talk{t: h.t, in: in, out: bufio.NewScanner(out)}
-	p.proc = h.Proxy.Start(h.t, cmd)
+	p := &talk{t: t, in: in, out: bufio.NewScanner(out)}
+	p.proc = n.Start(t, cmd)
 	return p
 }
 

@@ -72,8 +72,8 @@ var others = map[string]place{
 	"github.com/gaissmai/bart":       {in: []string{"internal/ruleset"}, oneFile: true},
 	"github.com/pelletier/go-toml":   {in: []string{"internal/config"}},
 	"github.com/spf13/cobra":         {in: []string{"cmd/srcproxy"}},
-	"github.com/vishvananda/netlink": {in: []string{"internal/host"}},
-	"golang.org/x/crypto":            {in: []string{"internal/inbound", "cmd/srcproxy"}}, // to check and to make hashes
+	"github.com/vishvananda/netlink": {in: []string{"internal/host", "internal/cgroupbpf"}}, // there to end sockets
+	"golang.org/x/crypto":            {in: []string{"internal/inbound", "cmd/srcproxy"}},    // to check and to make hashes
 	"golang.org/x/net":               {in: []string{"dialer", "pktinfo", "internal/egress", "internal/udprelay"}},
 	"golang.org/x/sys":               {},
 	"golang.org/x/term":              {in: []string{"cmd/srcproxy"}},

@@ -6,7 +6,7 @@
 // Compile turns a dialer.Table into Rules, the form that the maps hold. Load loads the hooks, which refuse everything until
 // Set has given them Rules. Attach puts them onto a cgroup, without a link: they then live as long as the cgroup does, and
 // not as long as the process that attached them. Pin keeps them reachable for Open, so that a later process can exchange
-// their rules. SetState withdraws sources that are not usable now.
+// their rules. SetState withdraws sources that are not usable now, and End ends the sockets whose address has gone.
 //
 // # What the hooks do
 //
@@ -38,3 +38,4 @@
 package cgroupbpf
 
 //go:generate go tool -modfile=../tools/go.mod bpf2go -cc clang-14 -strip llvm-strip-14 -go-package cgroupbpf -tags linux -type address -type prefix -type list -type candidate -type kind -type use -type member -type counter -type question -type way -type survey hooks c/hooks.c -- -O2 -Wall -Werror -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
+//go:generate go tool -modfile=../tools/go.mod bpf2go -cc clang-14 -strip llvm-strip-14 -go-package cgroupbpf -tags linux lost c/lost.c -- -O2 -Wall -Werror -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu

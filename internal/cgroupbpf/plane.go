@@ -21,6 +21,7 @@ type Plane struct {
 	memories *ebpf.Map // what the hooks know of sockets, in cgroups that a later Plane may take over
 	maps     hooksMaps // nil after Open
 	inner    map[string]*ebpf.MapSpec
+	finder   *finder // nil: after Open, or where it could not be had
 
 	active atomic.Uint64 // the number that the map of this name holds
 
@@ -31,6 +32,7 @@ type Plane struct {
 	changed bool
 	past    map[string]Counter // of rules that were exchanged, by name
 	ways    map[hooksWay]uint32
+	blind   error // why there is no finder, until that was told
 }
 
 // hooks are the programs, in the order in which they are attached: first those that no connection can do without.
@@ -76,6 +78,7 @@ func load(old *Plane) (*Plane, error) {
 	for i, name := range hookNames {
 		p.hooks[i] = c.DetachProgram(name)
 	}
+	p.finder, p.blind = newFinder(p.memories) // without it sockets outlive their address, and all else works
 	return p, nil
 }
 
@@ -118,6 +121,9 @@ func (p *Plane) Close() error {
 	}
 	if p.now != nil {
 		errs = append(errs, p.now.close())
+	}
+	if p.finder != nil {
+		errs = append(errs, p.finder.close())
 	}
 	if p.opened() {
 		return errors.Join(append(errs, p.memories.Close())...)

@@ -22,16 +22,6 @@ struct verdict {
 /* The table of the logarithm in internal/rendezvous. */
 const volatile __u64 log2_table[257];
 
-static __always_inline bool same(const struct address *a, const struct address *b)
-{
-	return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] && a->word[3] == b->word[3];
-}
-
-static __always_inline bool unspecified(const struct address *a)
-{
-	return !(a->word[0] | a->word[1] | a->word[3]) && (!a->word[2] || a->word[2] == bpf_htonl(0xffff));
-}
-
 static __always_inline bool mapped(const struct address *a)
 {
 	return !(a->word[0] | a->word[1]) && a->word[2] == bpf_htonl(0xffff);

@@ -1,22 +1,14 @@
 /* The rules as the maps hold them, and how a flow is judged by them. compile.go writes what is declared here. */
 
-#include <stdbool.h>
-#include <linux/bpf.h>
 #include <linux/errno.h>
 #include <linux/in.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
+#include "memory.h"
 
 #define NO_RULE 0xffffffff /* as the index of a counter: counts nowhere */
 #define SLOTS 2            /* the rules in use and the next ones */
 #define MAX_CANDIDATES 4096
 #define MAX_MEMBERS 256
 #define MAX_WAYS 65536
-
-/* An address in network order; IPv4 is mapped (RFC 4291 section 2.5.5.2). */
-struct address {
-	__u32 word[4];
-};
 
 /* The bits of a protocol, as in ruleset. */
 enum { TCP = 1, UDP = 2 };

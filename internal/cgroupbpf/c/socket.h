@@ -7,24 +7,6 @@
 #define AF_INET 2
 #define AF_INET6 10
 
-/* What the last datagram of a socket that had no address of its own was told. */
-struct answer {
-	__u64 generation; /* what active was then */
-	struct address dst, src;
-	__u16 port, local_port;
-	__u32 rule;
-};
-
-/* What a hook knows of a socket that it has seen before. It holds the lock of the socket. */
-struct memory {
-	struct address src; /* what it bound; unspecified: nothing, and what connect brought is the kernel's unless it is own */
-	__u8 locked;        /* the kernel keeps the address when the socket is disconnected */
-	__u8 marked;        /* it has the mark of a source */
-	__u8 own;           /* it is connected from an address that the program chose */
-	__u8 padding[5];
-	struct answer last;
-};
-
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
