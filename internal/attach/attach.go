@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -139,6 +140,21 @@ func (s *Set) ways(e *Entry) []cgroupbpf.Way {
 		return nil
 	}
 	return s.Ways(e.Name, e.Rules)
+}
+
+// EndSockets ends the sockets that hooks have bound to addrs, which have gone. Programs
+// that connect again get what State says now.
+func (s *Set) EndSockets(addrs []netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.live {
+		s.warn(a.plane.SetState(s.State), "state of sources", a)
+	}
+	var ended cgroupbpf.Ended
+	for _, a := range s.live {
+		ended.Add(a.plane.End(addrs))
+	}
+	ended.Log(s.Log)
 }
 
 // Close takes the hooks off, but for those that persist.

@@ -61,6 +61,9 @@ func (s *server) apply(cfg *config.Config) error {
 	s.announce(tcp, udp, p)
 	s.postpone(w)
 	s.show(cfg, p.dialers)
+	if s.attached != nil {
+		s.sources.TellAgain() // hooks that were taken over may have bound what went away meanwhile
+	}
 	s.useSocket(cfg, socket)
 	for _, l := range oldTCP {
 		s.retire(l)

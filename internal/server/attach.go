@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/admin"
@@ -114,6 +115,15 @@ func (s *server) refreshAttached(ctx context.Context, set *attach.Set) {
 		case <-changed:
 		}
 	}
+}
+
+// endSockets ends those of hooked programs that leave from addrs, which have gone.
+func (s *server) endSockets(addrs []netip.Addr) {
+	s.watches.Go(func() {
+		if v := s.view.Load(); v != nil && v.attached != nil {
+			v.attached.EndSockets(addrs)
+		}
+	})
 }
 
 // attachments returns what is attached, with what was decided there.

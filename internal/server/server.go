@@ -158,7 +158,7 @@ func newServer(ctx context.Context, log *slog.Logger, level *slog.LevelVar) (*se
 	s.host, s.maxFiles = h, limit
 	s.flows = &flows.Registry{Log: s.log, Denied: dialer.ErrDenied}
 	s.watches.Go(func() { s.sample(ctx) })
-	s.sources = &egress.Sources{Host: h, Log: s.log, EndFlows: s.endFlows, Way: s.way}
+	s.sources = &egress.Sources{Host: h, Log: s.log, EndFlows: s.endFlows, EndSockets: s.endSockets, Way: s.way}
 	s.probes = &egress.Probes{Host: h, Sources: s.sources}
 	s.shared = &inbound.Shared{
 		Flows:       s.flows,

@@ -58,12 +58,13 @@ func (w *Ward) raise(ctx context.Context, cfg *config.Config, rules *cgroupbpf.R
 	}
 	w.watches.Go(h.Wait)
 	sources := &egress.Sources{Host: h, Log: log}
+	state := &egress.State{Host: h, Sources: sources}
+	sources.EndSockets = func(addrs []netip.Addr) { w.watches.Go(func() { w.endSockets(addrs, state, log) }) }
 	sources.Set(usedBy(rules, sourcesOf(cfg)))
 	w.watches.Go(func() { sources.Run(ctx) })
 	if err := w.probe(cfg, h, sources); err != nil {
 		return err
 	}
-	state := &egress.State{Host: h, Sources: sources}
 	changed := sources.Changed()
 	if err := errors.Join(w.plane.SetState(state), w.plane.Set(rules)); err != nil {
 		return err
@@ -76,15 +77,27 @@ func (w *Ward) raise(ctx context.Context, cfg *config.Config, rules *cgroupbpf.R
 			case <-changed:
 			}
 			changed = sources.Changed()
-			if err := w.plane.SetState(state); err != nil && log != nil {
-				log.Error("a source could not be withdrawn", "err", err)
-			}
+			w.withdraw(state, log)
 		}
 	})
 	if w.group, err = newGroup(); err != nil {
 		return err
 	}
 	return w.plane.Attach(w.group, nil)
+}
+
+// withdraw tells the hooks which sources can be used.
+func (w *Ward) withdraw(state *egress.State, log *slog.Logger) {
+	if err := w.plane.SetState(state); err != nil && log != nil {
+		log.Error("a source could not be withdrawn", "err", err)
+	}
+}
+
+// endSockets ends the sockets that hooks have bound to addrs, which have gone. Programs
+// that connect again get another source.
+func (w *Ward) endSockets(addrs []netip.Addr, state *egress.State, log *slog.Logger) {
+	w.withdraw(state, log)
+	w.plane.End(addrs).Log(log)
 }
 
 // probe starts the probes of cfg.
