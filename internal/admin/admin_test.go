@@ -3,11 +3,14 @@ package admin
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -20,6 +23,29 @@ import (
 
 	"github.com/srcproxy/srcproxy/internal/flows"
 )
+
+// TestUnknownIsJSON: what the API does not have is an error in JSON as all others, and
+// tells the methods that there are.
+func TestUnknownIsJSON(t *testing.T) {
+	h := (&Server{Service: &fake{state: Running}, Flows: new(flows.Registry), Log: slog.New(slog.DiscardHandler)}).Handler()
+	for _, tt := range []struct {
+		method, path, allow, want string
+		code                      int
+	}{
+		{"GET", "/api/v2/status", "", "there is no /api/v2/status", http.StatusNotFound},
+		{"GET", "/", "", "there is no /", http.StatusNotFound},
+		{"POST", "/api/v1/status", "GET, HEAD", "/api/v1/status is for GET, HEAD, not for POST", http.StatusMethodNotAllowed},
+		{"GET", "/api/v1/reload", "POST", "/api/v1/reload is for POST, not for GET", http.StatusMethodNotAllowed},
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(tt.method, "http://"+Host+tt.path, http.NoBody))
+		var f failure
+		if err := json.Unmarshal(w.Body.Bytes(), &f); err != nil || w.Code != tt.code || f.Error != tt.want ||
+			w.Header().Get("Content-Type") != "application/json" || w.Header().Get("Allow") != tt.allow {
+			t.Errorf("%s %s: got %d %v %s, want %d %q", tt.method, tt.path, w.Code, w.Header(), w.Body, tt.code, tt.want)
+		}
+	}
+}
 
 func TestConns(t *testing.T) {
 	r := newRig(t)

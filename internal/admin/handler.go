@@ -37,8 +37,36 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("DELETE /api/v1/conns/{id}", s.closeConn)
 	mux.HandleFunc("GET /api/v1/explain", s.explain)
 	mux.HandleFunc("POST /api/v1/reload", s.reload)
-	return s.guard(mux)
+	return s.guard(orElse(mux))
 }
+
+// orElse answers what no handler of mux is for in JSON, as all else: mux answers in plain
+// text that a path or a method is unknown.
+func orElse(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h, pattern := mux.Handler(r)
+		if pattern != "" {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		refused := refusal{ResponseWriter: w}
+		h.ServeHTTP(&refused, r)
+		err := fmt.Errorf("there is no %s", r.URL.Path)
+		if allowed := w.Header().Get("Allow"); allowed != "" {
+			err = fmt.Errorf("%s is for %s, not for %s", r.URL.Path, allowed, r.Method)
+		}
+		fail(w, refused.code, err)
+	})
+}
+
+// refusal keeps the headers and the code of an answer, and drops its text.
+type refusal struct {
+	http.ResponseWriter
+	code int
+}
+
+func (r *refusal) WriteHeader(code int)        { r.code = code }
+func (r *refusal) Write(b []byte) (int, error) { return len(b), nil }
 
 // guard refuses what does not come from a client of ours, and what means another
 // service.
