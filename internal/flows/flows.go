@@ -45,6 +45,7 @@ type Registry struct {
 	Denied error
 
 	logFlows, logDestinations atomic.Bool
+	refusals                  refusals
 
 	mu      sync.Mutex
 	last    uint64
@@ -161,10 +162,16 @@ func (r *Registry) remove(f *Flow) (first bool, reason error) {
 }
 
 // Refuse counts a flow that never opened, and logs its line: refused by a rule or a
-// limit, or not connected. Start is when the client asked.
+// limit, or not connected. Start is when the client asked. Of many in one second most get
+// no line; the next that gets one says in left_out how many those were.
 func (r *Registry) Refuse(i Info, start time.Time, err error) {
 	r.Count(i.Rule, i.Source, err)
-	r.log(&i, start, 0, 0, err)
+	switch left, ok := r.refusals.allow(&i, time.Now()); {
+	case left > 0:
+		r.log(&i, start, 0, 0, err, slog.Int("left_out", left))
+	case ok:
+		r.log(&i, start, 0, 0, err)
+	}
 }
 
 // All returns the live flows, the oldest first.

@@ -23,7 +23,7 @@ const maxText = 2048
 // Empty ones are left out; in and out stand in every line. As in the counters
 // of an interface, in is what came from the destination and out is what was sent
 // to it. A user's session follows the name as the client wrote it: name-session.
-func (r *Registry) log(i *Info, start time.Time, in, out int64, err error) {
+func (r *Registry) log(i *Info, start time.Time, in, out int64, err error, more ...slog.Attr) {
 	if r.Log == nil || !r.logFlows.Load() || !r.Log.Enabled(context.Background(), slog.LevelInfo) {
 		return
 	}
@@ -43,6 +43,7 @@ func (r *Registry) log(i *Info, start time.Time, in, out int64, err error) {
 	if err != nil {
 		a.text("err", r.errText(i, err))
 	}
+	a = append(a, more...)
 	r.Log.LogAttrs(context.Background(), slog.LevelInfo, "flow", a...)
 }
 

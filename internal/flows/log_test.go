@@ -140,6 +140,42 @@ func TestRefuse(t *testing.T) {
 	})
 }
 
+// TestRefusalsAreBounded: of a flood of refusals few get a line, others do meanwhile, and
+// none is uncounted.
+func TestRefusalsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		r := logging(slog.New(handlers["text"](&out)), true)
+		refuse := func(client string, n int) (lines int) {
+			out.Reset()
+			for range n {
+				r.Refuse(flows.Info{Client: netip.MustParseAddrPort(client), Rule: "no"}, time.Now(), errors.New("denied"))
+			}
+			return strings.Count(out.String(), "msg=flow")
+		}
+		if got := refuse("192.0.2.1:1000", 1000); got != 20 {
+			t.Errorf("one client has %d lines in a second, want 20", got)
+		}
+		if got := refuse("192.0.2.2:1000", 1); got != 1 || !strings.Contains(out.String(), "err=denied left_out=980\n") {
+			t.Errorf("another client has %d lines: %s", got, &out)
+		}
+		all := 0
+		for i := range 1000 {
+			all += refuse(fmt.Sprintf("198.51.%d.%d:1", 100+i/250, i%250), 1)
+		}
+		if all != 100-21 {
+			t.Errorf("1000 clients have %d lines in the second, want %d", all, 100-21)
+		}
+		<-time.After(time.Second)
+		if got := refuse("192.0.2.1:1000", 1); got != 1 || !strings.Contains(out.String(), "left_out=921\n") {
+			t.Errorf("a second later: %d lines: %s", got, &out)
+		}
+		if c := r.Rules()[0]; c.Hits != 2002 {
+			t.Errorf("%d are counted, want 2002", c.Hits)
+		}
+	})
+}
+
 // forgeries are names and users that would like to be more than a value.
 var forgeries = map[string]string{
 	"CR LF":       "a\r\ntime=x level=INFO msg=flow client=192.0.2.66:1",
