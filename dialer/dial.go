@@ -348,6 +348,11 @@ func (d *Dialer) open(ctx context.Context, f *Flow, dec *Decision) (net.Conn, er
 	// given after that, be it the wildcard, and with IP_BIND_ADDRESS_NO_PORT the second
 	// bind would take the place of the first.
 	local := netip.AddrPortFrom(dec.Addr, dec.Port)
+	if life, ok := d.State.(LifeState); ok && dec.Source != nil {
+		var done func()
+		ctx, done = life.While(ctx, dec.Source, dec.Addr)
+		defer done()
+	}
 	var c net.Conn
 	var err error
 	if isUDP(f.Network) {
@@ -357,6 +362,9 @@ func (d *Dialer) open(ctx context.Context, f *Flow, dec *Decision) (net.Conn, er
 	}
 	if err == nil {
 		return c, nil
+	}
+	if cause := context.Cause(ctx); errors.Is(cause, ErrSourceDown) {
+		return nil, refused(f, dec, cause)
 	}
 	if oe := (*net.OpError)(nil); errors.As(err, &oe) {
 		err = oe.Err // the caller names the operation, with the source in it

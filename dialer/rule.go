@@ -1,6 +1,7 @@
 package dialer
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"time"
@@ -293,6 +294,16 @@ type WayState interface {
 	// dst, or where dst is not valid, wherever they go; else nil. Such a source does not
 	// take part, as one that is down.
 	Astray(s *Source, a, dst netip.Addr) error
+}
+
+// LifeState is a State that tells of a source's end at once. Without it, a TCP dial whose
+// source address goes away waits for an answer that cannot come.
+type LifeState interface {
+	State
+
+	// While returns a context that ends with ctx, or with the address a of s, and then by
+	// a cause that matches ErrSourceDown. The caller calls done when it no longer needs it.
+	While(ctx context.Context, s *Source, a netip.Addr) (_ context.Context, done func())
 }
 
 // Limiter bounds the flows of each source. Its methods must be safe for concurrent

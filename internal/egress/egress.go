@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -37,6 +38,7 @@ type State struct {
 var (
 	_ dialer.RouteState = (*State)(nil)
 	_ dialer.WayState   = (*State)(nil)
+	_ dialer.LifeState  = (*State)(nil)
 )
 
 // Down returns ErrAbsent, with the cure, when a is not on this host, or else why
@@ -60,6 +62,15 @@ func (s *State) Astray(src *dialer.Source, a, dst netip.Addr) error {
 		return nil
 	}
 	return s.Sources.astray(src.Name, a, dst)
+}
+
+// While implements dialer.LifeState: a dial ends with the address that it leaves from, as a
+// flow does.
+func (s *State) While(ctx context.Context, src *dialer.Source, a netip.Addr) (context.Context, func()) {
+	if s.Sources == nil {
+		return ctx, func() {}
+	}
+	return s.Sources.While(ctx, src.Name, a)
 }
 
 func absent(src *dialer.Source, a netip.Addr) error {
