@@ -67,6 +67,8 @@ type Sources struct {
 	refused  atomic.Pointer[map[place]error]    // who is kept from being used though its address is here
 	suspects atomic.Pointer[map[place]*suspect] // whose packets go astray, to some destinations at least
 
+	asking sync.Mutex // held while Way is asked and by who changes the list; before mu
+
 	mu      sync.Mutex
 	sources map[string]Source
 	states  []*state // in the order of Set
@@ -85,28 +87,42 @@ type place struct {
 
 // Set makes list the sources that there are. Those that are not up already are logged.
 func (s *Sources) Set(list []Source) {
+	s.asking.Lock()
+	defer s.asking.Unlock()
+	states, sources := s.statesFor(list)
+	ways := s.ask(states, sources)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.states, s.sources = states, sources
+	for _, x := range states {
+		x.source = sources[x.name].Source
+	}
+	s.keep(states, sources, ways)
+	s.judge()
+	s.broadcast() // the list itself is another
+	s.hurry()     // a shorter hold may be over
+}
+
+// statesFor returns the states of list: those that there are where nothing has changed.
+func (s *Sources) statesFor(list []Source) ([]*state, map[string]Source) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := make(map[place]*state, len(s.states))
 	for _, x := range s.states {
 		old[x.place] = x
 	}
-	s.sources = make(map[string]Source, len(list))
-	s.states = nil
+	sources := make(map[string]Source, len(list))
+	var states []*state
 	for _, src := range list {
-		s.sources[src.Name] = src
+		sources[src.Name] = src
 		for _, x := range statesOf(src.Source) {
 			if o := old[x.place]; o != nil && o.text == x.text {
-				o.source = src.Source
 				x = o
 			}
-			s.states = append(s.states, x)
+			states = append(states, x)
 		}
 	}
-	s.look()
-	s.judge()
-	s.broadcast() // the list itself is another
-	s.hurry()     // a shorter hold may be over
+	return states, sources
 }
 
 // SetProbe keeps the source of that name from being used in the family of a, or lets
@@ -156,8 +172,8 @@ func (s *Sources) Run(ctx context.Context) {
 	for {
 		changed, routes := s.Host.Changed(), s.Host.RoutesChanged()
 		next := s.endFlows() // first of all: what still flows is lost
-		s.mu.Lock()
 		ways.take(s)
+		s.mu.Lock()
 		s.judge()
 		s.mu.Unlock()
 		if ways.wanted {

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/host"
 )
 
@@ -31,40 +32,57 @@ type looks struct {
 	again  time.Time // not before
 }
 
-// take looks, if that is wanted and not too soon. Mu of s is held.
+// take looks, if that is wanted and not too soon.
 func (l *looks) take(s *Sources) {
-	if l.wanted && !time.Now().Before(l.again) {
-		l.wanted = false
-		l.again = time.Now().Add(s.look())
+	if !l.wanted || time.Now().Before(l.again) {
+		return
 	}
+	l.wanted = false
+	s.asking.Lock()
+	defer s.asking.Unlock()
+	start := time.Now()
+	s.mu.Lock()
+	states, sources := s.states, s.sources // neither changes while asking is held
+	s.mu.Unlock()
+	ways := s.ask(states, sources)
+	l.again = time.Now().Add(max(shortestPause, pauseFactor*time.Since(start)))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keep(states, sources, ways)
 }
 
-// look asks for the ways of all sources that have an address. It returns for how long
-// not to ask again. Mu is held.
-func (s *Sources) look() (pause time.Duration) {
+// ask asks for the ways of all states that have an address. Whom it asks may take its
+// time, for which dials must not wait: mu is not held, and asking is.
+func (s *Sources) ask(states []*state, sources map[string]Source) []Way {
+	ways := make([]Way, len(states))
 	if s.Way == nil {
-		return shortestPause
+		return ways
 	}
-	start, now := time.Now(), s.Host.Now()
-	suspects := make(map[place]*suspect)
-	for _, x := range s.states {
-		a := x.sample(now)
-		if !a.IsValid() || x.source.FreeBind {
-			x.way = Way{}
-			continue
+	now := s.Host.Now()
+	for i, x := range states {
+		src := sources[x.name]
+		if a := sample(src.Source, x.is4, now); a.IsValid() && !src.FreeBind {
+			ways[i] = s.Way(src, a, netip.Addr{})
 		}
-		x.way = s.Way(s.sources[x.name], a, netip.Addr{})
+	}
+	return ways
+}
+
+// keep keeps the ways that ask has found. Mu is held.
+func (s *Sources) keep(states []*state, sources map[string]Source, ways []Way) {
+	suspects := make(map[place]*suspect)
+	for i, x := range states {
+		x.way = ways[i]
 		if x.way.Fault == nil {
 			continue
 		}
-		y := &suspect{source: s.sources[x.name], known: make(map[netip.Addr]error)}
+		y := &suspect{source: sources[x.name], known: make(map[netip.Addr]error)}
 		if !x.way.Partly {
 			y.broken = x.way.Fault
 		}
 		suspects[x.place] = y
 	}
 	s.suspects.Store(&suspects)
-	return max(shortestPause, pauseFactor*time.Since(start))
 }
 
 // suspect is a source whose packets go astray, to some destinations at least. Each look
@@ -95,24 +113,27 @@ func (s *Sources) astray(name string, a, dst netip.Addr) error {
 		return x.broken
 	}
 	x.mu.Lock()
-	defer x.mu.Unlock()
 	fault, ok := x.known[dst]
-	if !ok {
-		fault = s.Way(x.source, a, dst).Fault
-		if len(x.known) >= maxKnown {
-			clear(x.known)
-		}
-		x.known[dst] = fault
+	x.mu.Unlock()
+	if ok {
+		return fault
 	}
+	fault = s.Way(x.source, a, dst).Fault // others need not wait for that answer
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(x.known) >= maxKnown {
+		clear(x.known)
+	}
+	x.known[dst] = fault
 	return fault
 }
 
-// sample returns an address of x that is on this host; the zero Addr where there is none.
-func (x *state) sample(now *host.Snapshot) netip.Addr {
-	src, a := x.source, x.addr
+// sample returns an address of src that is on this host; the zero Addr where there is none.
+func sample(src *dialer.Source, is4 bool, now *host.Snapshot) netip.Addr {
+	var a netip.Addr
 	switch {
 	case src.Interface != "":
-		a = now.LinkAddr(src.Interface, x.is4)
+		a = now.LinkAddr(src.Interface, is4)
 	case src.Prefix.IsValid():
 		a = src.Prefix.Masked().Addr().Next() // not the subnet-router anycast address
 	case src.First.IsValid():
@@ -121,6 +142,12 @@ func (x *state) sample(now *host.Snapshot) netip.Addr {
 			if within(src, have.Addr) {
 				a = have.Addr
 				break
+			}
+		}
+	default:
+		for _, fixed := range src.Addrs {
+			if fixed.Is4() == is4 {
+				a = fixed
 			}
 		}
 	}
