@@ -275,6 +275,8 @@ func TestGuard(t *testing.T) {
 		{"a close by a link", "GET /api/v1/conns/1 HTTP/1.1\r\nHost: srcproxy\r\n\r\n", "405"},
 		{"no number", "DELETE /api/v1/conns/-1 HTTP/1.1\r\nHost: srcproxy\r\n\r\n", "400"},
 		{"nothing", "GET / HTTP/1.1\r\nHost: srcproxy\r\n\r\n", "404"},
+		{"large body", "POST /api/v1/reload HTTP/1.1\r\nHost: srcproxy\r\nContent-Length: 104857600\r\n\r\n", "413"},
+		{"body without a length", "POST /api/v1/reload HTTP/1.1\r\nHost: srcproxy\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", "413"},
 		{"large header", "GET /healthz HTTP/1.1\r\nHost: srcproxy\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", "431"},
 	} {
 		c, err := net.Dial("unix", r.Paths[0])

@@ -22,7 +22,8 @@ const (
 	sumHeader    = "Srcproxy-Sum"    // config.Config.Sum
 )
 
-// maxBody bounds what a request may carry; no answer depends on it.
+// maxBody bounds what a request may carry, in bytes; no answer depends on it, and none
+// reads it.
 const maxBody = 4 << 10
 
 // Handler returns the API.
@@ -72,7 +73,6 @@ func (r *refusal) Write(b []byte) (int, error) { return len(b), nil }
 // service.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		path, sum := s.Service.Configuration()
 		wantPath, wantSum := r.Header.Get(configHeader), r.Header.Get(sumHeader)
 		switch {
@@ -80,6 +80,8 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			fail(w, http.StatusMisdirectedRequest, fmt.Errorf("the host is %q; want %q", r.Host, Host))
 		case r.Header.Get("Origin") != "":
 			fail(w, http.StatusForbidden, errors.New("requests of web pages are refused"))
+		case r.ContentLength < 0 || r.ContentLength > maxBody: // negative: only its end tells how long it is
+			fail(w, http.StatusRequestEntityTooLarge, fmt.Errorf("the request has a body of more than %d bytes", maxBody))
 		case wantPath != "" && wantPath != path:
 			fail(w, http.StatusPreconditionFailed, fmt.Errorf("the service serves %s, and not %s", orBuiltIn(path), wantPath))
 		case wantSum != "" && wantSum != sum:
