@@ -8,12 +8,15 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"regexp"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/srcproxy/srcproxy/internal/nstest"
 )
@@ -228,27 +231,57 @@ func (b *transfer) finish(t *testing.T) {
 	}
 }
 
-// TestReloadStorm sends many signals at once: they are coalesced, the last file
-// is in force, and the program goes on.
+// TestReloadStorm sends many signals while a file is read: they become one more reload,
+// or a few, the last file is in force, and the program goes on.
 func TestReloadStorm(t *testing.T) {
+	const most = 5
 	r := newRig(t)
 	who := r.Server.GreetTCP(t, "0.0.0.0:4000")
-	r.serve(reloadConfig(0))
-	r.write("config.toml", reloadConfig(7))
+	config := func(i int) string { return reloadConfig(i) + "[[rules]]\nto = \"file:list\"\nuse = \"deny\"\n" }
+	r.write("list", "192.0.2.1\n")
+	r.serve(config(0))
+
+	if err := os.Remove(r.path("list")); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(r.path("list"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.signal(syscall.SIGHUP)
+	var held *os.File
+	eventually(t, "the program reads the list", func() (ok bool) {
+		var err error
+		held, err = os.OpenFile(r.path("list"), os.O_WRONLY|unix.O_NONBLOCK, 0) // ENXIO: nobody reads
+		return err == nil
+	})
+	r.write("config.toml", config(7))
+	r.write("list", "192.0.2.1\n")
 	for range 1000 {
 		r.signal(syscall.SIGHUP)
+		r.descriptors() // takes the time in which the signal arrives
 	}
-	r.log.wait(t, 1, "reloaded")
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, "the last file is in force", func() bool {
 		c, err := r.through("127.0.0.1:1080", at(nstest.ServerV4(1), who.Addr.Port()))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		line := firstReply(c)
-		return line == reloadSource(7).String()+"\n"
+		return firstReply(c) == reloadSource(7).String()+"\n"
 	})
-	if e := r.reload(reloadConfig(8)); e.text("msg") == "reload failed" {
+	const asked = 10 // between which the program would take what waits
+	for range asked {
+		if got, code := r.admin("reload"); code != 0 {
+			t.Fatal(got)
+		}
+	}
+	all := r.log.wait(t, 1+asked, "reloaded", "reload failed")
+	if n := all[len(all)-1].number("reloads"); n > most+asked {
+		t.Errorf("1001 signals became %d reloads, want at most %d", n-asked, most)
+	}
+	if e := r.reload(config(8)); e.text("msg") != "reloaded" {
 		t.Errorf("after the storm: %v", e)
 	}
 }
