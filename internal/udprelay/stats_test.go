@@ -37,6 +37,7 @@ func TestListeners(t *testing.T) {
 	}
 	one.Set(&Settings{Name: "renamed", Dialer: d, Target: to(p.addr)})
 	echo(t, c, addrPort(one.conn), "5")
+	until(t, "the one for nobody is refused", func() bool { return e.Stats().Dropped[Refused] == 1 })
 	if err := closed.Close(); err != nil {
 		t.Fatal(err)
 	}
