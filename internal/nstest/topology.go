@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -189,8 +190,29 @@ func (n *Namespace) addAddrs(link string, addrs []netip.Prefix) error {
 				return fmt.Errorf("address %v: %w", p, err)
 			}
 		}
+		for _, p := range addrs {
+			if err := routed(h, p.Addr()); err != nil {
+				return err
+			}
+		}
 		return nil
 	})
+}
+
+// routed waits for the local route of an address. The kernel adds that of an IPv6 one a
+// moment later, and when it has seen that the link is up.
+func routed(h *netlink.Handle, a netip.Addr) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(5 * time.Second); ; <-tick.C {
+		routes, err := h.RouteGet(a.AsSlice())
+		if err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("address %v: no local route: %v, %w", a, routes, err)
+		}
+	}
 }
 
 func (n *Namespace) addRoute(link string, to netip.Prefix, via netip.Addr) error {
@@ -211,8 +233,8 @@ func (n *Namespace) addLocal(p netip.Prefix) error {
 	})
 }
 
-// AddAddr adds an address to a link and waits for nothing: there is no
-// duplicate address detection.
+// AddAddr adds an address to a link that is up, and waits for its local route. There is
+// no duplicate address detection.
 func (n *Namespace) AddAddr(t testing.TB, link string, p netip.Prefix) {
 	t.Helper()
 	if err := n.addAddrs(link, []netip.Prefix{p}); err != nil {
