@@ -3,11 +3,14 @@ package inbound
 import (
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"sync"
 	"testing"
+	"weak"
 
+	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/relay"
 )
 
@@ -83,4 +86,36 @@ func openFiles(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return len(entries)
+}
+
+// TestClosedIsForgotten closes listeners while their context goes on, as a reload does:
+// nothing holds them and their rules any more.
+func TestClosedIsForgotten(t *testing.T) {
+	for name, served := range map[string]bool{"served": true, "never served": false} {
+		t.Run(name, func(t *testing.T) {
+			s := &Settings{Dialer: &dialer.Dialer{Table: from(t, sourceAddr)}, Shared: &Shared{Descriptors: NewDescriptors(4096)}}
+			l, err := Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"), s, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			held := weak.Make(l)
+			if served {
+				l.Serve()
+			}
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if served {
+				l.Wait()
+			}
+			l = nil
+			eventually(t, func() string {
+				runtime.GC()
+				if held.Value() != nil {
+					return "the listener is held"
+				}
+				return ""
+			})
+		})
+	}
 }

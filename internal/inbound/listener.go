@@ -100,6 +100,7 @@ type Listener struct {
 	open     context.Context // ends with Close, or with ctx
 	shut     context.CancelFunc
 	running  sync.WaitGroup
+	unwatch  func() bool // ends what the end of ctx is to do
 
 	mu      sync.Mutex
 	waiting map[*net.TCPConn]struct{} // connections that are no flows yet
@@ -121,7 +122,6 @@ func Listen(ctx context.Context, addr netip.AddrPort, s *Settings, control func(
 	}
 	l := &Listener{ln: ln.(*net.TCPListener), ctx: ctx, waiting: make(map[*net.TCPConn]struct{})}
 	l.open, l.shut = context.WithCancel(ctx)
-	context.AfterFunc(ctx, l.endHandshakes)
 	l.Set(s)
 	return l, nil
 }
@@ -145,8 +145,11 @@ func (l *Listener) Addr() net.Addr { return l.ln.Addr() }
 // SyscallConn returns the listening socket.
 func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.ln.SyscallConn() }
 
-// Serve starts accepting.
-func (l *Listener) Serve() { l.running.Go(l.accept) }
+// Serve starts accepting. It is called once, and Wait after it.
+func (l *Listener) Serve() {
+	l.unwatch = context.AfterFunc(l.ctx, l.endHandshakes)
+	l.running.Go(l.accept)
+}
 
 // Close stops accepting. What is in goes on, handshakes too: a client that was let in
 // just before a reload closed the listener does not lose its connection.
@@ -163,8 +166,14 @@ func (l *Listener) endHandshakes() {
 	}
 }
 
-// Wait returns when everything that l started has ended.
-func (l *Listener) Wait() { l.running.Wait() }
+// Wait returns when everything that l started has ended. Then ctx holds l no longer: it
+// outlives many listeners, and each has the rules of its time.
+func (l *Listener) Wait() {
+	l.running.Wait()
+	if l.unwatch != nil {
+		l.unwatch()
+	}
+}
 
 func (l *Listener) accept() {
 	for l.open.Err() == nil {
