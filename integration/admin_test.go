@@ -69,7 +69,7 @@ func (r *rig) admin(args ...string) (nstest.Result, int) {
 }
 
 // asked runs a command with --json and returns its answer.
-func asked[T any](t *testing.T, r *rig, args ...string) (v T) {
+func asked[T any](t testing.TB, r *rig, args ...string) (v T) {
 	t.Helper()
 	got, _ := r.admin(append(args, "--json")...)
 	if err := json.Unmarshal([]byte(got.Stdout), &v); err != nil {

@@ -3,13 +3,11 @@
 package nstest
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +19,9 @@ type Binary struct {
 	// Leak takes the bind of the source out of the dialer: the negative control
 	// of the leak harness.
 	Leak bool
+	// Figures has the program log its goroutines and live heap with each SIGUSR1:
+	// what an operator sees of them, resident memory, is what it was at its most.
+	Figures bool
 }
 
 // Build builds cmd/srcproxy and returns its path. Each kind is built once in a
@@ -59,6 +60,9 @@ func (b Binary) name() string {
 	if b.Leak {
 		name += "-leak"
 	}
+	if b.Figures {
+		name += "-figures"
+	}
 	return name
 }
 
@@ -71,8 +75,8 @@ func (b Binary) compile(path string) error {
 	if Race() {
 		args = append(args, "-race")
 	}
-	if b.Leak {
-		overlay, err := withoutBind(root, path+".overlay")
+	if b.Leak || b.Figures {
+		overlay, err := b.overlay(root, path+".overlay")
 		if err != nil {
 			return err
 		}
@@ -84,40 +88,6 @@ func (b Binary) compile(path string) error {
 		return fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)
 	}
 	return nil
-}
-
-// The file and the one line of it that says where a flow leaves from, and what
-// stands there in the build that leaks: nothing, so that the kernel chooses.
-const (
-	bindFile = "dialer/dial.go"
-	bindLine = "local := netip.AddrPortFrom(dec.Addr, dec.Port)"
-	leakLine = "local := netip.AddrPort{}"
-)
-
-// withoutBind writes the leaking variant of the dialer into the directory dir,
-// and the file for go build -overlay that puts it in place. The sources are not
-// touched, and hold no switch that could be left on.
-func withoutBind(root, dir string) (overlay string, err error) {
-	original := filepath.Join(root, bindFile)
-	text, err := os.ReadFile(original)
-	if err != nil {
-		return "", err
-	}
-	if n := strings.Count(string(text), bindLine); n != 1 {
-		return "", fmt.Errorf("%s has %q %d times, want it once: tell package nstest what takes the bind out now", bindFile, bindLine, n)
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return "", err
-	}
-	variant, overlay := filepath.Join(dir, "dial.go"), filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(variant, []byte(strings.Replace(string(text), bindLine, leakLine, 1)), 0o644); err != nil {
-		return "", err
-	}
-	replace, err := json.Marshal(map[string]map[string]string{"Replace": {original: variant}})
-	if err != nil {
-		return "", err
-	}
-	return overlay, os.WriteFile(overlay, replace, 0o644)
 }
 
 // Root is the directory of the module that the test belongs to.
