@@ -15,9 +15,10 @@ type Attachment struct {
 	Cgroups   []string `json:"cgroups"`           // where the rules hold, from the root; empty while none of them is there
 	Outside   string   `json:"outside,omitempty"` // the cgroup of a service that does not run in its slice
 	Connects  uint64   `json:"connects"`
-	Datagrams uint64   `json:"datagrams"`       // with a destination of their own
-	Refused   uint64   `json:"refused"`         // calls
-	Marks     []string `json:"marks,omitempty"` // what keeps marks from leading to their sources, with the cure
+	Datagrams uint64   `json:"datagrams"`         // with a destination of their own
+	Refused   uint64   `json:"refused"`           // calls
+	Marks     []string `json:"marks,omitempty"`   // what keeps marks from leading to their sources, with the cure
+	Refusal   string   `json:"refusal,omitempty"` // why the rules hold nowhere
 }
 
 // attached writes the attachments, if there are any.
@@ -28,7 +29,10 @@ func (s *Status) attached(b *strings.Builder, style explain.Style) {
 	rows := make([][]cell, 0, len(s.Attachments))
 	for _, a := range s.Attachments {
 		where := strings.Join(a.Cgroups, ", ")
-		if where == "" {
+		switch {
+		case a.Refusal != "":
+			where = "nowhere"
+		case where == "":
 			where = "not there yet"
 		}
 		rows = append(rows, []cell{
@@ -43,11 +47,14 @@ func (s *Status) attached(b *strings.Builder, style explain.Style) {
 	table(b, style, []column{{title: "ATTACHED"}, {title: "CGROUP"}, {"CONNECTS", true}, {"DATAGRAMS", true}, {"REFUSED", true}}, rows)
 }
 
-// attachedHealth says which services have a moment without rules, and which marks lead
-// nowhere.
+// attachedHealth says which programs go without rules, or have a moment without them, and
+// which marks lead nowhere.
 func (s *Status) attachedHealth() []string {
 	var out []string
 	for _, a := range s.Attachments {
+		if a.Refusal != "" {
+			out = append(out, fmt.Sprintf("%s goes without rules: %s", a.Name, a.Refusal))
+		}
 		if a.Outside != "" {
 			out = append(out, fmt.Sprintf("%s runs in %s and not in its slice: after a restart its first packets may not be ruled; srcproxy attach prints the cure", a.Name, a.Outside))
 		}

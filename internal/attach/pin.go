@@ -31,6 +31,9 @@ func Pins() string {
 	return rootPins
 }
 
+// ErrNotBPF says that a directory is on no BPF file system.
+var ErrNotBPF = errors.New("is on no BPF file system")
+
 // OnBPF reports that dir, or where it would be made, is on no BPF file system.
 func OnBPF(dir string) error {
 	at := dir
@@ -44,7 +47,7 @@ func OnBPF(dir string) error {
 	case err != nil:
 		return &fs.PathError{Op: "statfs", Path: at, Err: err}
 	case s.Type != unix.BPF_FS_MAGIC:
-		return fmt.Errorf("%s is on no BPF file system; as root: mount -t bpf bpf %s", dir, filepath.Dir(dir))
+		return fmt.Errorf("%s %w; as root: mount -t bpf bpf %s", dir, ErrNotBPF, filepath.Dir(dir))
 	}
 	return nil
 }

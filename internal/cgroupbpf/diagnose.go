@@ -27,14 +27,15 @@ var capabilities = [...]struct {
 // needed are the functions of the kernel that the hooks call, with the version of Linux that brought them.
 var needed = [...]struct {
 	function asm.BuiltinFunc
+	name     string
 	version  string
 }{
-	{asm.FnBind, "4.17"},
-	{asm.FnGetNetnsCookie, "5.7"},
-	{asm.FnSkStorageGet, "5.8"},
-	{asm.FnKtimeGetBootNs, "5.8"},
-	{asm.FnLoop, "5.17"},
-	{asm.FnSetRetval, "5.18"},
+	{asm.FnBind, "bpf_bind", "4.17"},
+	{asm.FnGetNetnsCookie, "bpf_get_netns_cookie", "5.7"},
+	{asm.FnSkStorageGet, "bpf_sk_storage_get", "5.8"},
+	{asm.FnKtimeGetBootNs, "bpf_ktime_get_boot_ns", "5.8"},
+	{asm.FnLoop, "bpf_loop", "5.17"},
+	{asm.FnSetRetval, "bpf_set_retval", "5.18"},
 }
 
 // diagnose adds to err, which the kernel gave, what the kernel or the process lacks. Without the capabilities nothing loads,
@@ -55,8 +56,8 @@ func diagnose(err error) error {
 	}
 	for _, n := range needed {
 		if errors.Is(features.HaveProgramHelper(ebpf.CGroupSockAddr, n.function), ebpf.ErrNotSupported) {
-			return fmt.Errorf("%w: this kernel lacks %v, which Linux %s brought; the kernel plane needs Linux 5.18 (%w)",
-				errors.ErrUnsupported, n.function, n.version, err)
+			return fmt.Errorf("%w: this kernel lacks %s, which Linux %s brought: the kernel plane needs Linux 5.18, the rest of srcproxy does not (%w)",
+				errors.ErrUnsupported, n.name, n.version, err)
 		}
 	}
 	return err

@@ -22,6 +22,10 @@ type Binary struct {
 	// Figures has the program log its goroutines and live heap with each SIGUSR1:
 	// what an operator sees of them, resident memory, is what it was at its most.
 	Figures bool
+
+	// Old makes the hooks of the kernel plane call a function that this kernel does
+	// not know, in place of the youngest that they need.
+	Old bool
 }
 
 // Build builds cmd/srcproxy and returns its path. Each kind is built once in a
@@ -63,6 +67,9 @@ func (b Binary) name() string {
 	if b.Figures {
 		name += "-figures"
 	}
+	if b.Old {
+		name += "-old"
+	}
 	return name
 }
 
@@ -75,7 +82,7 @@ func (b Binary) compile(path string) error {
 	if Race() {
 		args = append(args, "-race")
 	}
-	if b.Leak || b.Figures {
+	if b.Leak || b.Figures || b.Old {
 		overlay, err := b.overlay(root, path+".overlay")
 		if err != nil {
 			return err

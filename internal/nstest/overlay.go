@@ -10,13 +10,27 @@ import (
 	"strings"
 )
 
-// The file and the one line of it that says where a flow leaves from, and what
-// stands there in the build that leaks: nothing, so that the kernel chooses.
-const (
-	bindFile = "dialer/dial.go"
-	bindLine = "local := netip.AddrPortFrom(dec.Addr, dec.Port)"
-	leakLine = "local := netip.AddrPort{}"
-)
+// An edit is a line of a file that has it once, and what stands there in a variant of
+// the program.
+type edit struct{ file, line, variant string }
+
+// withoutBind takes out where a flow leaves from: nothing stands there, so that the
+// kernel chooses.
+var withoutBind = edit{"dialer/dial.go", "local := netip.AddrPortFrom(dec.Addr, dec.Port)", "local := netip.AddrPort{}"}
+
+// callsUnknown has the hooks call a function of the kernel that is in no version of it
+// where they call bpf_set_retval.
+var callsUnknown = []edit{
+	{"internal/cgroupbpf/diagnose.go", `{asm.FnSetRetval, "bpf_set_retval", "5.18"},`, `{asm.BuiltinFunc(9999), "bpf_set_retval", "5.18"},`},
+	{"internal/cgroupbpf/plane.go", "delete(spec.Programs, hooksProgAsk) // for tests", `delete(spec.Programs, hooksProgAsk)
+	for _, p := range spec.Programs {
+		for i := range p.Instructions {
+			if ins := &p.Instructions[i]; ins.IsBuiltinCall() && ins.Constant == 187 {
+				ins.Constant = 9999
+			}
+		}
+	}`},
+}
 
 // The file that the build with figures has more than others.
 const (
@@ -55,15 +69,22 @@ func tellFigures(asked <-chan os.Signal) {
 // and hold no switch that could be left on.
 func (b Binary) overlay(root, dir string) (string, error) {
 	replaced := make(map[string]string) // file, text
+	var edits []edit
 	if b.Leak {
-		text, err := os.ReadFile(filepath.Join(root, bindFile))
+		edits = append(edits, withoutBind)
+	}
+	if b.Old {
+		edits = append(edits, callsUnknown...)
+	}
+	for _, e := range edits {
+		text, err := os.ReadFile(filepath.Join(root, e.file))
 		if err != nil {
 			return "", err
 		}
-		if n := strings.Count(string(text), bindLine); n != 1 {
-			return "", fmt.Errorf("%s has %q %d times, want it once: tell package nstest what takes the bind out now", bindFile, bindLine, n)
+		if n := strings.Count(string(text), e.line); n != 1 {
+			return "", fmt.Errorf("%s has %q %d times, want it once: tell package nstest what is to be exchanged now", e.file, e.line, n)
 		}
-		replaced[bindFile] = strings.Replace(string(text), bindLine, leakLine, 1)
+		replaced[e.file] = strings.Replace(string(text), e.line, e.variant, 1)
 	}
 	if b.Figures {
 		replaced[figuresFile] = figuresText

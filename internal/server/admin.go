@@ -24,14 +24,15 @@ var _ admin.Service = service{}
 
 // view is what is served now. It does not change; the server exchanges it.
 type view struct {
-	config    *config.Config
-	path      string // of the file, made absolute
-	dialers   Dialers
-	listeners []admin.Listener
-	attached  *attach.Set // nil: there are none
-	marks     *marks      // as well
-	reloads   int
-	last      *admin.Reload // nil: there was none
+	config     *config.Config
+	path       string // of the file, made absolute
+	dialers    Dialers
+	listeners  []admin.Listener
+	attached   *attach.Set // nil: there are none
+	marks      *marks      // as well
+	unattached error       // why nothing is attached; nil: nothing is in the way
+	reloads    int
+	last       *admin.Reload // nil: there was none
 }
 
 // ask is a reload that somebody waits for.
@@ -91,7 +92,7 @@ func (s *server) closeSocket(l *admin.Socket) {
 
 // show makes cfg what the admin socket tells of.
 func (s *server) show(cfg *config.Config, d Dialers) {
-	v := &view{config: cfg, dialers: d, listeners: s.listeners(cfg), attached: s.attached, marks: s.marks, reloads: s.reloads}
+	v := &view{config: cfg, dialers: d, listeners: s.listeners(cfg), attached: s.attached, marks: s.marks, unattached: s.unattached, reloads: s.reloads}
 	v.path = cfg.Path
 	if cfg.Path != "" && cfg.Path != config.CommandLine {
 		if abs, err := filepath.Abs(cfg.Path); err == nil {
@@ -201,7 +202,7 @@ func (s service) Status() admin.Status {
 		Reloads:       v.reloads,
 		LastReload:    v.last,
 		Listeners:     append([]admin.Listener{}, v.listeners...),
-		Attachments:   s.attachments(v.attached, v.marks),
+		Attachments:   s.attachments(v),
 		Connections:   admin.Usage{Used: s.shared.Connections.Len(), Max: v.config.Limits.Connections},
 		UDPFlows:      admin.Usage{Used: s.engine.Stats().Flows, Max: v.config.Limits.UDPFlows},
 		Descriptors:   admin.Usage{Max: s.maxFiles},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 
 	"github.com/srcproxy/srcproxy/dialer"
 	"github.com/srcproxy/srcproxy/internal/admin"
@@ -56,8 +57,28 @@ func rulesFor(cfg *config.Config, a *config.Attach, known *resolved) (*cgroupbpf
 }
 
 // attach makes what cfg says what is attached, with the names that r looks up, or changes
-// nothing.
+// nothing. Where this host cannot hold rules at all, and holds none, that is told, and the
+// rest of srcproxy works.
 func (s *server) attach(cfg *config.Config, r *egress.Resolver) error {
+	err := s.attachAll(cfg, r)
+	s.unattached = nil
+	if !unable(err) || s.attached != nil && len(s.attached.Status()) > 0 {
+		return err
+	}
+	s.known.stop()
+	s.known, s.unattached = nil, err
+	s.log.Error("no rules are attached: programs go without them", "err", err)
+	return nil
+}
+
+// unable reports whether err says that rules cannot be attached here, whatever they are:
+// the kernel is too old, this process may not, or what it takes is not mounted.
+func unable(err error) bool {
+	return errors.Is(err, errors.ErrUnsupported) || errors.Is(err, os.ErrPermission) ||
+		errors.Is(err, cgroup.ErrNotMounted) || errors.Is(err, attach.ErrNotBPF)
+}
+
+func (s *server) attachAll(cfg *config.Config, r *egress.Resolver) error {
 	if s.attached == nil {
 		if len(cfg.Attach) == 0 {
 			return nil
@@ -127,14 +148,17 @@ func (s *server) endSockets(addrs []netip.Addr) {
 }
 
 // attachments returns what is attached, with what was decided there.
-func (s service) attachments(set *attach.Set, marks *marks) []admin.Attachment {
-	if set == nil {
+func (s service) attachments(v *view) []admin.Attachment {
+	if v.unattached != nil {
+		return refused(v.config, v.unattached)
+	}
+	if v.attached == nil {
 		return nil
 	}
 	var out []admin.Attachment
-	for _, st := range set.Status() {
-		a := admin.Attachment{Name: st.Name, Cgroups: st.Cgroups, Outside: st.Outside, Marks: marks.texts(st.Name)}
-		counters, err := set.Counters(st.Name)
+	for _, st := range v.attached.Status() {
+		a := admin.Attachment{Name: st.Name, Cgroups: st.Cgroups, Outside: st.Outside, Marks: v.marks.texts(st.Name)}
+		counters, err := v.attached.Counters(st.Name)
 		if err != nil {
 			s.log.Warn("count", "attach", st.Name, "err", err)
 		}
@@ -144,6 +168,15 @@ func (s service) attachments(set *attach.Set, marks *marks) []admin.Attachment {
 			a.Refused += c.Refused
 		}
 		out = append(out, a)
+	}
+	return out
+}
+
+// refused returns what cfg wants attached, with the reason for which it is not.
+func refused(cfg *config.Config, err error) []admin.Attachment {
+	out := make([]admin.Attachment, len(cfg.Attach))
+	for i := range cfg.Attach {
+		out[i] = admin.Attachment{Name: cfg.Attach[i].Name(), Cgroups: []string{}, Refusal: err.Error()}
 	}
 	return out
 }

@@ -120,9 +120,10 @@ type server struct {
 	drainIn  time.Duration
 	reloads  int
 
-	attached *attach.Set // nil: there has been no [[attach]]
-	marks    *marks      // as well
-	known    *resolved   // the names in its rules; nil: they do not count
+	attached   *attach.Set // nil: there has been no [[attach]]
+	marks      *marks      // as well
+	unattached error       // why this host cannot hold rules that it should; nil: it does
+	known      *resolved   // the names in its rules; nil: they do not count
 
 	started time.Time
 	version string
