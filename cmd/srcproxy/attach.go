@@ -35,7 +35,8 @@ A service gets a slice of its own, which outlives it, and attach prints what mov
 there. Until then the rules are on its own control group, which ends with it.
 
 Nobody looks after the rules then: sources that vanish are not withdrawn, groups that
-come later are not followed. For that write [[attach]], and run srcproxy serve.`,
+come later are not followed, rules by name do not match, and wildcard_port does nothing.
+For that write [[attach]], and run srcproxy serve.`,
 		Example: "  srcproxy attach --use 198.51.100.30 asterisk.service\n  srcproxy attach -c config.toml /machine.slice",
 		Args:    cobra.ArbitraryArgs,
 		RunE:    func(_ *cobra.Command, args []string) error { return a.attach(&o, args) },
@@ -71,9 +72,34 @@ func (a *app) attach(o *attachOptions, args []string) error {
 		return err
 	}
 	if a.json {
+		fmt.Fprint(a.stderr, withoutService(cfg))
 		return a.printJSON(list)
 	}
-	return a.print(attachText(list))
+	return a.print(attachText(list) + withoutService(cfg))
+}
+
+// withoutService tells what does not work of cfg while no service looks after its rules.
+func withoutService(cfg *config.Config) string {
+	var b strings.Builder
+	if names := cfg.Names(); len(names) > 0 && slices.ContainsFunc(cfg.Attach, func(x config.Attach) bool { return x.ByRules() }) {
+		fmt.Fprintf(&b, "Rules by name do not match there, since nobody asks for addresses: %s\n", some(names))
+	}
+	if slices.ContainsFunc(cfg.Attach, func(x config.Attach) bool { return x.Mark }) {
+		b.WriteString("wildcard_port does nothing there, since nobody follows the routes: the connect of a socket that holds a port is refused\n")
+	}
+	if b.Len() > 0 {
+		b.WriteString("    For that write [[attach]], and run srcproxy serve.\n")
+	}
+	return b.String()
+}
+
+// some is a list of which not too many are named.
+func some(names []string) string {
+	const most = 5
+	if n := len(names) - most; n > 0 {
+		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", n)
+	}
+	return strings.Join(names, ", ")
 }
 
 // attachTo reads an argument.

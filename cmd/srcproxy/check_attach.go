@@ -29,6 +29,7 @@ func attachFindings(cfg *config.Config) []explain.Finding {
 	for i := range cfg.Attach {
 		found = append(found, placeFindings(cfg, tree, &cfg.Attach[i])...)
 		found = append(found, patternFindings(cfg, &cfg.Attach[i])...)
+		found = append(found, ignoredFindings(cfg, &cfg.Attach[i])...)
 		found = append(found, markFindings(cfg, &cfg.Attach[i])...)
 	}
 	return append(found, rightsFindings(cfg)...)
@@ -76,6 +77,19 @@ func patternFindings(cfg *config.Config, a *config.Attach) []explain.Finding {
 		Position: cfg.Position("attach", a.Name()),
 		Text:     fmt.Sprintf("attach %s: a pattern has no addresses that could be asked for, so these do not match there: %s", a.Name(), strings.Join(patterns, ", ")),
 	}}
+}
+
+// ignoredFindings tells what of pools and sources does not count for a.
+func ignoredFindings(cfg *config.Config, a *config.Attach) []explain.Finding {
+	var found []explain.Finding
+	for _, text := range cfg.Ignored(a) {
+		found = append(found, explain.Finding{
+			Severity: explain.Note,
+			Position: cfg.Position("attach", a.Name()),
+			Text:     fmt.Sprintf("attach %s: %s", a.Name(), text),
+		})
+	}
+	return found
 }
 
 // markFindings tells which marks do not lead to their sources.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/srcproxy/srcproxy/dialer"
@@ -10,16 +11,58 @@ func byRules(a Attach) bool { return a.ByRules() }
 
 // Patterns returns the patterns of names that stand in rules, sorted: "*.a.example".
 func (c *Config) Patterns() []string {
+	return slices.DeleteFunc(c.Names(), func(s string) bool { return s[0] != '*' && s[0] != '.' })
+}
+
+// Names returns the names that stand in rules, sorted, and the patterns of names.
+func (c *Config) Names() []string {
 	var out []string
 	for i := range c.Rules {
 		for _, m := range slices.Concat(c.Rules[i].To, matches(c.Rules[i].Map)) {
-			if s := m.String(); isName(m) && (s[0] == '*' || s[0] == '.') {
-				out = append(out, s)
+			if isName(m) {
+				out = append(out, m.String())
 			}
 		}
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// Ignored returns what pools and sources that the programs of a may leave by ask for, and
+// hooks do not do although nothing goes a wrong way for that.
+func (c *Config) Ignored(a *Attach) []string {
+	var out []string
+	for _, u := range c.usesOf(a) {
+		if u.Pool != nil && u.Pool.Retry {
+			out = append(out, fmt.Sprintf("pool %q: retry does nothing there: when the source that was picked has no free port, the connect fails", u.Pool.Name))
+		}
+		for _, s := range sourcesOf(u) {
+			if c.Options(s.Name).Limit != (Bound{}) || c.Limits.PerSource != (Bound{}) {
+				out = append(out, fmt.Sprintf("source %q: its limits do not count there: the kernel plane counts no flows", s.Name))
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// usesOf returns what may decide for the programs of a.
+func (c *Config) usesOf(a *Attach) []dialer.Use {
+	if !a.ByRules() {
+		return []dialer.Use{*a.Use}
+	}
+	uses := []dialer.Use{c.Default}
+	for i := range c.Rules {
+		r := &c.Rules[i]
+		if len(r.Client)+len(r.User)+len(r.Listener) > 0 || len(r.Service) > 0 && !slices.Contains(r.Service, a.Service) {
+			continue
+		}
+		uses = append(uses, r.Use)
+		for _, u := range r.Map {
+			uses = append(uses, u)
+		}
+	}
+	return uses
 }
 
 // attachments warns of what the rules say and the kernel does not know: it sees
