@@ -23,6 +23,7 @@ type runOptions struct {
 	use   []string
 	user  string
 	proxy bool
+	names bool
 }
 
 const runName = "run"
@@ -42,7 +43,8 @@ executed and 127 when there is none.
 
 The kernel itself does it, without a hop, for programs that know nothing of srcproxy.
 That needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, which the command is not given, and
-the right to make a cgroup. What the hooks do not see, docs/KERNEL.md lists.
+the right to make a cgroup. What the hooks do not see, docs/KERNEL.md lists: they see
+addresses, so that rules by name match only with --names, and patterns not even then.
 
 With --proxy it needs no privilege: the command is told a proxy, which runs as long
 as the command does, by ALL_PROXY, HTTP_PROXY and HTTPS_PROXY. That is for programs
@@ -57,14 +59,20 @@ that heed them.`,
 	flags.SetInterspersed(false) // what follows the command is the command's
 	flags.StringArrayVar(&o.use, "use", nil, useUsage)
 	flags.StringVar(&o.user, "user", "", "run the command as this `USER`")
+	flags.BoolVar(&o.names, "names", false, "let the names in rules stand for their addresses, which run asks for as long as it runs")
 	flags.BoolVar(&o.proxy, "proxy", false, "tell the command a proxy; needs no privilege")
 	return cmd
 }
 
 // run runs CMD. What goes wrong before it starts has the exit code 125.
 func (a *app) run(ctx context.Context, o *runOptions, args []string) error {
-	if len(args) == 0 {
+	switch {
+	case len(args) == 0:
 		return usagef("which command?")
+	case o.names && o.proxy:
+		return usagef("--names is for rules in the kernel; a proxy is told names")
+	case o.names && len(o.use) > 0:
+		return usagef("--names does nothing beside --use: no rule is asked")
 	}
 	code, err := a.runAs(ctx, o, args)
 	switch {
@@ -91,7 +99,7 @@ func (a *app) runAs(ctx context.Context, o *runOptions, args []string) (int, err
 	if o.proxy {
 		return a.runProxied(ctx, cfg, c)
 	}
-	return a.runRuled(ctx, cfg, c)
+	return a.runRuled(ctx, cfg, o.names, c)
 }
 
 // command returns CMD with our standard streams, and the environment of who runs it.
@@ -137,9 +145,9 @@ func (a *app) configFor(use []string) (*config.Config, error) {
 func isName(use string) bool { return !strings.ContainsAny(use, ".:") }
 
 // runRuled runs CMD in a cgroup whose programs go by the rules.
-func (a *app) runRuled(ctx context.Context, cfg *config.Config, c *child) (int, error) {
+func (a *app) runRuled(ctx context.Context, cfg *config.Config, names bool, c *child) (int, error) {
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	w, err := server.NewWard(ctx, cfg, log)
+	w, err := server.NewWard(ctx, cfg, names, log)
 	if err != nil {
 		return 0, err
 	}

@@ -89,12 +89,14 @@ func (n *resolved) start(ctx context.Context, changed func(*resolved)) {
 	})
 }
 
-// stop ends what start started, and waits for it.
+// stop ends what start started, if it was, and waits for it.
 func (n *resolved) stop() {
 	if n == nil {
 		return
 	}
-	n.cancel()
+	if n.cancel != nil {
+		n.cancel()
+	}
 	n.kept.Wait()
 }
 

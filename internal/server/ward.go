@@ -30,12 +30,17 @@ type Ward struct {
 	stop    context.CancelFunc
 	watches sync.WaitGroup
 	probes  *egress.Probes // nil until the sources are watched
+	known   *resolved      // the names in the rules; nil: they do not match
 }
 
 // NewWard makes a cgroup below that of this process, which so keeps its limits, and puts
-// the rules of cfg onto it. The sources are watched until Close. Log may be nil.
-func NewWard(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Ward, error) {
-	rules, err := rulesFor(cfg, &config.Attach{}, nil)
+// the rules of cfg onto it. With names, those in rules stand for their addresses. The
+// sources and names are watched until Close. Log may be nil.
+func NewWard(ctx context.Context, cfg *config.Config, names bool, log *slog.Logger) (*Ward, error) {
+	only := *cfg
+	only.Attach = []config.Attach{{Resolve: names}}
+	cfg = &only
+	rules, err := rulesFor(cfg, &cfg.Attach[0], nil)
 	if err != nil {
 		return nil, err
 	}
@@ -60,9 +65,13 @@ func (w *Ward) raise(ctx context.Context, cfg *config.Config, rules *cgroupbpf.R
 	sources := &egress.Sources{Host: h, Log: log}
 	state := &egress.State{Host: h, Sources: sources}
 	sources.EndSockets = func(addrs []netip.Addr) { w.watches.Go(func() { w.endSockets(addrs, state, log) }) }
-	sources.Set(usedBy(rules, sourcesOf(cfg)))
+	watched := sourcesOf(cfg)
+	if !cfg.Attach[0].Resolve { // a name may lead to any of them
+		watched = usedBy(rules, watched)
+	}
+	sources.Set(watched)
 	w.watches.Go(func() { sources.Run(ctx) })
-	if err := w.probe(cfg, h, sources); err != nil {
+	if rules, err = w.look(ctx, cfg, h, sources, rules); err != nil {
 		return err
 	}
 	changed := sources.Changed()
@@ -78,6 +87,15 @@ func (w *Ward) raise(ctx context.Context, cfg *config.Config, rules *cgroupbpf.R
 			}
 			changed = sources.Changed()
 			w.withdraw(state, log)
+		}
+	})
+	w.known.start(ctx, func(known *resolved) {
+		next, err := rulesFor(cfg, &cfg.Attach[0], known)
+		if err == nil {
+			err = w.plane.Set(next)
+		}
+		if err != nil && log != nil {
+			log.Error("the addresses of names could not be exchanged", "err", err)
 		}
 	})
 	if w.group, err = newGroup(); err != nil {
@@ -100,19 +118,25 @@ func (w *Ward) endSockets(addrs []netip.Addr, state *egress.State, log *slog.Log
 	w.plane.End(addrs).Log(log)
 }
 
-// probe starts the probes of cfg.
-func (w *Ward) probe(cfg *config.Config, h *host.Host, sources *egress.Sources) error {
+// look starts the probes of cfg, and returns rules with the addresses of its names, where
+// these count.
+func (w *Ward) look(ctx context.Context, cfg *config.Config, h *host.Host, sources *egress.Sources, rules *cgroupbpf.Rules) (*cgroupbpf.Rules, error) {
 	table, err := cfg.Table()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := probeable(cfg); err != nil {
-		return err
+		return nil, err
 	}
 	dialers := Dialers{Config: cfg, Table: table, Host: h, Sources: sources}
+	resolver := dialers.Resolver(nil)
 	w.probes = &egress.Probes{Host: h, Sources: sources}
-	w.probes.Set(sourcesOf(cfg), dialers.Resolver(nil))
-	return nil
+	w.probes.Set(sourcesOf(cfg), resolver)
+	if w.known = newResolved(cfg, resolver, nil); w.known == nil {
+		return rules, nil
+	}
+	w.known.first(ctx)
+	return rulesFor(cfg, &cfg.Attach[0], w.known)
 }
 
 // usedBy returns the sources that rules can pick: of others there is nothing to tell.
@@ -168,6 +192,7 @@ func (w *Ward) Close() error {
 		w.probes.Close()
 	}
 	w.stop()
+	w.known.stop()
 	w.watches.Wait()
 	return errors.Join(append(errs, w.plane.Close())...)
 }
