@@ -96,6 +96,44 @@ func TestRunRuled(t *testing.T) {
 	}
 }
 
+// TestRunKilledLoses kills run and takes the address away under what it started: nobody
+// withdraws the source then, and no call goes over to another address.
+func TestRunKilledLoses(t *testing.T) {
+	kernelTree(t)
+	r := newRig(t)
+	leaks := r.Server.CountLeaks(t, "wan0")
+	r.echoes(t)
+	p, a := r.ask(t, r.binary.Build(t), "run", "-c", r.write("config.toml", kernelConfig), "--")
+	if err := unix.Kill(p.Pid(), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done()
+	four, six := at(nstest.ServerV4(9), 7), at(nstest.ServerV6(9), 7)
+	if got := a.to("udp", six); got != "answered" {
+		t.Errorf("while the address is there: %s", got)
+	}
+	r.Proxy.DelAddr(t, "wan0", netip.PrefixFrom(wan4, 24))
+	r.Proxy.DelAddr(t, "wan0", netip.PrefixFrom(wan6, 64))
+	for _, tt := range []struct {
+		kind string
+		to   netip.AddrPort
+		want string
+	}{
+		{"tcp", four, "EADDRNOTAVAIL"},
+		{"tcp", six, "EADDRNOTAVAIL"},
+		{"udp", four, "ENETUNREACH"},
+		{"udp", six, "timed out"}, // it leaves from the dead address, docs/KERNEL.md
+	} {
+		if got := a.to(tt.kind, tt.to); got != tt.want {
+			t.Errorf("%s to %v: %s, want %s", tt.kind, tt.to, got, tt.want)
+		}
+	}
+	leaks.Allow(wan4, wan6)
+	if n, details := leaks.Leaks(t); n != 0 {
+		t.Errorf("%d packets from other addresses: %q", n, details)
+	}
+}
+
 // echoes starts servers that echo at port 7, by protocol and whether they are of IPv4.
 func (r *rig) echoes(t *testing.T) map[string]*nstest.Server {
 	return map[string]*nstest.Server{
