@@ -57,7 +57,8 @@ trunk      udp     127.0.0.1:5060               up          0
 		s.Connections.Used = 4500
 		s.Attachments = []Attachment{
 			{Name: "asterisk.service", Cgroups: []string{"/srcproxy.slice/srcproxy-asterisk.slice", "/system.slice/asterisk.service"}, Outside: "/system.slice/asterisk.service", Connects: 12, Datagrams: 3400},
-			{Name: "/machine.slice", Refused: 3},
+			{Name: "/machine.slice", Refused: 3, Marks: []string{`mark 7 of source "a" does not lead to 198.51.100.10`}},
+			{Name: "/x.slice", Refusal: "this kernel lacks bpf_loop"},
 		}
 		sources := (&fake{}).Sources()
 		for i := range sources {
@@ -78,10 +79,13 @@ trunk      udp     127.0.0.1:5060               WAITING 1m       0
 ATTACHED           CGROUP                                                                    CONNECTS   DATAGRAMS   REFUSED
 asterisk.service   /srcproxy.slice/srcproxy-asterisk.slice, /system.slice/asterisk.service         12        3400         0
 /machine.slice     not there yet                                                                    0           0         3
+/x.slice           nowhere                                                                          0           0         0
 # Health: the service is ending: it takes no new flows
 # Health: the last reload failed at 01:00:00, and the configuration is the one before: config.toml:3:5: what
 # Health: listener trunk is waiting since 1999-12-31 23:59:00: 198.51.100.30 is not here
 # Health: asterisk.service runs in /system.slice/asterisk.service and not in its slice: after a restart its first packets may not be ruled; srcproxy attach prints the cure
+# Health: /machine.slice: sockets that hold a port cannot connect: mark 7 of source "a" does not lead to 198.51.100.10
+# Health: /x.slice goes without rules: this kernel lacks bpf_loop
 # Health: lte is down since 1999-12-30 23:00:00: probe 203.0.113.1:443 timed out
 # Health: mail is waiting since 1999-12-30 23:00:00: is not on this host
 # Health: connections: 4500 of 5000 are used

@@ -10,4 +10,8 @@
 // A [Ward] is what run has instead of a service: a cgroup below its own, with the hooks
 // on it before the command is started in it. A lock on the directory tells which of them
 // have no owner any more; the next NewWard removes those.
+//
+// Where an [[attach]] gives marks to sockets (wildcard_port), the routing is followed, and
+// the kernel plane told where each mark leads to its source; elsewhere it gives none. That
+// has to be told again and again, so that it ends with this process.
 package server
