@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -139,6 +140,49 @@ func TestMarkLeads(t *testing.T) {
 	m.ip(strings.Replace(markRule6, "add", "del", 1))
 	m.becomes(six, "EPERM")
 	m.log.wait(t, 2, "a mark leads to its source")
+}
+
+// TestMarkCure runs the commands that check, and in the same words doctor, has for marks
+// that do not lead to their sources.
+func TestMarkCure(t *testing.T) {
+	m := newMarked(t)
+	const what = "mark 107 of source \"voip\" does not lead to "
+	if got := m.program("doctor", "-c", m.path("config.toml")).Stdout; strings.Count(strings.Join(strings.Fields(got), " "), what) != 2 {
+		t.Errorf("doctor: got %s, want %q for both families", got, what)
+	}
+	var report struct {
+		Findings []struct {
+			Text string
+			Cure []string
+		}
+	}
+	findings := func() (found []string, cure []string) {
+		t.Helper()
+		if err := json.Unmarshal([]byte(m.program("check", "--json", "-c", m.path("config.toml")).Stdout), &report); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range report.Findings {
+			if strings.Contains(f.Text, what) {
+				found, cure = append(found, f.Text), append(cure, f.Cure...)
+			}
+		}
+		return found, cure
+	}
+	found, cure := findings()
+	if len(found) != 2 || len(cure) != 4 {
+		t.Fatalf("check: got %q, %q, want two commands for each family", found, cure)
+	}
+	for _, c := range cure {
+		m.ip(strings.TrimPrefix(c, "ip "))
+	}
+	m.becomes(nstest.ServerV4(9), "answered")
+	m.becomes(nstest.ServerV6(9), "answered")
+	if found, _ := findings(); len(found) != 0 {
+		t.Errorf("check after the cure: %q", found)
+	}
+	if got := m.without(); len(got) > 0 {
+		t.Errorf("packets have left: %q", got)
+	}
 }
 
 // TestMarkPartly judges each destination for itself.
