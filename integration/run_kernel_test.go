@@ -132,6 +132,8 @@ func TestRunKilledLoses(t *testing.T) {
 	if n, details := leaks.Leaks(t); n != 0 {
 		t.Errorf("%d packets from other addresses: %q", n, details)
 	}
+	p.Kill()                                                 // its group: the asker
+	r.program("run", "--use", "198.51.100.11", "--", "true") // removes the cgroup
 }
 
 // echoes starts servers that echo at port 7, by protocol and whether they are of IPv4.
