@@ -34,7 +34,14 @@ say("done")`
 
 // TestKernelPlaneCost measures by the kernel's own statistics what a call of each hook takes, among 1,000 prefixes.
 func TestKernelPlaneCost(t *testing.T) {
+	for _, log := range []bool{false, true} {
+		t.Run(fmt.Sprint("log ", log), func(t *testing.T) { hookCost(t, log) })
+	}
+}
+
+func hookCost(t *testing.T, log bool) {
 	h := newHooked(t)
+	h.plane.OnDecision = func(*cgroupbpf.Event) {}
 	pins := filepath.Join(mountBPF(t), "cost")
 	m := make(map[dialer.Match]dialer.Use)
 	for i := range 1000 {
@@ -42,7 +49,7 @@ func TestKernelPlaneCost(t *testing.T) {
 	}
 	m[dialer.MatchPrefix(netip.MustParsePrefix("203.0.113.0/24"))] = leaveFrom(both(10))
 	m[dialer.MatchPrefix(netip.MustParsePrefix("2001:db8:2::/64"))] = leaveFrom(both(10))
-	h.rule(cgroupbpf.Options{}, dialer.Use{}, dialer.Rule{Map: m})
+	h.rule(cgroupbpf.Options{Log: log}, dialer.Use{}, dialer.Rule{Map: m})
 	h.attach()
 	if err := h.plane.Pin(pins); err != nil {
 		t.Fatal(err)

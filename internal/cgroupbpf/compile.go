@@ -32,6 +32,9 @@ type Options struct {
 	// SetWays has to have said that it does. Otherwise such a connect is refused.
 	MarkWildcard bool
 
+	// Log has the hooks tell of each decision, where the Plane has somebody to tell.
+	Log bool
+
 	// Netns is the cookie (SO_NETNS_COOKIE) of the network namespace that the rules are for. Calls in others are left
 	// alone. 0: any.
 	Netns uint64
@@ -44,6 +47,7 @@ type Rules struct {
 	carried    map[hooksPrefix]hooksList
 	candidates []hooksCandidate
 	uses       []hooksUse
+	wanted     []dialer.Use // by use
 	members    []hooksMember
 	sources    []*dialer.Source // by member
 	names      []string         // of the rules, and at the end of the default
@@ -123,8 +127,9 @@ type compiler struct {
 func newCompiler(o Options) *compiler {
 	c := &compiler{options: o, numbers: make(map[dialer.Use]uint32), shared: make(map[string]hooksList)}
 	c.uses = []hooksUse{useDeny: {Kind: hooksKindDENY}, useKernel: {Kind: hooksKindKERNEL}}
+	c.wanted = []dialer.Use{useDeny: {}, useKernel: {Kernel: true}}
 	c.lists, c.carried = make(map[hooksPrefix]hooksList), make(map[hooksPrefix]hooksList)
-	c.settings = hooksSettings{Netns: o.Netns, Override: flag(o.Override), MarkWildcard: flag(o.MarkWildcard)}
+	c.settings = hooksSettings{Netns: o.Netns, Override: flag(o.Override), MarkWildcard: flag(o.MarkWildcard), Log: flag(o.Log)}
 	return c
 }
 

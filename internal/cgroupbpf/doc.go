@@ -29,6 +29,13 @@
 // Pins come before hooks: what is attached can then be found by a later process, which loads its own hooks and exchanges
 // them one by one. Nothing else is kept between processes.
 //
+// # What the hooks tell
+//
+// Counters has what each rule has decided. Under rules compiled with Log, OnDecision of the Plane is told of each decision:
+// who called, for what, and what came of it. That goes by a ring buffer (c/event.h), which is there only while it is wanted.
+// Hooks wake nobody and wait for nobody: the reader looks by the clock, and what finds no room is counted. In each event the
+// value of active says what its indices mean, also when the rules were exchanged before it was read.
+//
 // # What the hooks miss
 //
 // Sockets that were made before their process came into the cgroup, datagram sockets that were connected before Attach,
@@ -37,5 +44,5 @@
 // Linux 5.18, with cgroup v2; CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 package cgroupbpf
 
-//go:generate go tool -modfile=../tools/go.mod bpf2go -cc clang-14 -strip llvm-strip-14 -go-package cgroupbpf -tags linux -type address -type prefix -type list -type candidate -type kind -type use -type member -type counter -type question -type way -type survey hooks c/hooks.c -- -O2 -Wall -Werror -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
+//go:generate go tool -modfile=../tools/go.mod bpf2go -cc clang-14 -strip llvm-strip-14 -go-package cgroupbpf -tags linux -type address -type prefix -type list -type candidate -type kind -type use -type member -type counter -type question -type way -type survey -type event hooks c/hooks.c -- -O2 -Wall -Werror -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
 //go:generate go tool -modfile=../tools/go.mod bpf2go -cc clang-14 -strip llvm-strip-14 -go-package cgroupbpf -tags linux lost c/lost.c -- -O2 -Wall -Werror -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu

@@ -38,6 +38,28 @@ type hooksCounter struct {
 	Refused   uint64
 }
 
+type hooksEvent struct {
+	_          structs.HostLayout
+	At         uint64
+	Generation uint64
+	Dst        hooksAddress
+	Src        hooksAddress
+	Rule       uint32
+	Use        uint32
+	Member     uint32
+	Pid        uint32
+	Uid        uint32
+	Err        int32
+	Verdict    int32
+	Port       uint16
+	LocalPort  uint16
+	SourcePort uint16
+	Protocol   uint8
+	Manner     uint8
+	Comm       [16]int8
+	_          [4]byte
+}
+
 type hooksKind uint32
 
 const (
@@ -112,7 +134,8 @@ type hooksSettings struct {
 	Row          uint32
 	Override     uint8
 	MarkWildcard uint8
-	Padding      [2]uint8
+	Log          uint8
+	Padding      [1]uint8
 }
 
 type hooksSurvey struct {
@@ -147,9 +170,11 @@ const (
 	hooksMapCandidates         = "candidates"
 	hooksMapCarried            = "carried"
 	hooksMapCounters           = "counters"
+	hooksMapDropped            = "dropped"
 	hooksMapLists              = "lists"
 	hooksMapMembers            = "members"
 	hooksMapMemories           = "memories"
+	hooksMapRings              = "rings"
 	hooksMapSettings           = "settings"
 	hooksMapSurveys            = "surveys"
 	hooksMapUses               = "uses"
@@ -161,6 +186,7 @@ const (
 	hooksProgSendmsg6          = "sendmsg6"
 	hooksVarDescribedCandidate = "described_candidate"
 	hooksVarDescribedCounter   = "described_counter"
+	hooksVarDescribedEvent     = "described_event"
 	hooksVarDescribedList      = "described_list"
 	hooksVarDescribedMember    = "described_member"
 	hooksVarDescribedPrefix    = "described_prefix"
@@ -228,9 +254,11 @@ type hooksMapSpecs struct {
 	Candidates *ebpf.MapSpec `ebpf:"candidates"`
 	Carried    *ebpf.MapSpec `ebpf:"carried"`
 	Counters   *ebpf.MapSpec `ebpf:"counters"`
+	Dropped    *ebpf.MapSpec `ebpf:"dropped"`
 	Lists      *ebpf.MapSpec `ebpf:"lists"`
 	Members    *ebpf.MapSpec `ebpf:"members"`
 	Memories   *ebpf.MapSpec `ebpf:"memories"`
+	Rings      *ebpf.MapSpec `ebpf:"rings"`
 	Settings   *ebpf.MapSpec `ebpf:"settings"`
 	Surveys    *ebpf.MapSpec `ebpf:"surveys"`
 	Uses       *ebpf.MapSpec `ebpf:"uses"`
@@ -243,6 +271,7 @@ type hooksMapSpecs struct {
 type hooksVariableSpecs struct {
 	DescribedCandidate *ebpf.VariableSpec `ebpf:"described_candidate"`
 	DescribedCounter   *ebpf.VariableSpec `ebpf:"described_counter"`
+	DescribedEvent     *ebpf.VariableSpec `ebpf:"described_event"`
 	DescribedList      *ebpf.VariableSpec `ebpf:"described_list"`
 	DescribedMember    *ebpf.VariableSpec `ebpf:"described_member"`
 	DescribedPrefix    *ebpf.VariableSpec `ebpf:"described_prefix"`
@@ -277,9 +306,11 @@ type hooksMaps struct {
 	Candidates *ebpf.Map `ebpf:"candidates"`
 	Carried    *ebpf.Map `ebpf:"carried"`
 	Counters   *ebpf.Map `ebpf:"counters"`
+	Dropped    *ebpf.Map `ebpf:"dropped"`
 	Lists      *ebpf.Map `ebpf:"lists"`
 	Members    *ebpf.Map `ebpf:"members"`
 	Memories   *ebpf.Map `ebpf:"memories"`
+	Rings      *ebpf.Map `ebpf:"rings"`
 	Settings   *ebpf.Map `ebpf:"settings"`
 	Surveys    *ebpf.Map `ebpf:"surveys"`
 	Uses       *ebpf.Map `ebpf:"uses"`
@@ -292,9 +323,11 @@ func (m *hooksMaps) Close() error {
 		m.Candidates,
 		m.Carried,
 		m.Counters,
+		m.Dropped,
 		m.Lists,
 		m.Members,
 		m.Memories,
+		m.Rings,
 		m.Settings,
 		m.Surveys,
 		m.Uses,
@@ -308,6 +341,7 @@ func (m *hooksMaps) Close() error {
 type hooksVariables struct {
 	DescribedCandidate *ebpf.Variable `ebpf:"described_candidate"`
 	DescribedCounter   *ebpf.Variable `ebpf:"described_counter"`
+	DescribedEvent     *ebpf.Variable `ebpf:"described_event"`
 	DescribedList      *ebpf.Variable `ebpf:"described_list"`
 	DescribedMember    *ebpf.Variable `ebpf:"described_member"`
 	DescribedPrefix    *ebpf.Variable `ebpf:"described_prefix"`

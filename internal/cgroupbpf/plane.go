@@ -17,6 +17,11 @@ import (
 // A Plane is one set of hooks in the kernel, with the rules that they hold. Load and Open make one. Its methods are safe for
 // concurrent use.
 type Plane struct {
+	// OnDecision is told of each decision under rules that were compiled with Log, in order and by one goroutine, 20 ms
+	// later at most. It must not call the Plane; while it takes its time, events may find no room (Dropped), but no program
+	// waits. Set it before Set. Nil: nothing is told.
+	OnDecision func(*Event)
+
 	hooks    hooks
 	memories *ebpf.Map // what the hooks know of sockets, in cgroups that a later Plane may take over
 	maps     hooksMaps // nil after Open
@@ -33,6 +38,7 @@ type Plane struct {
 	past    map[string]Counter // of rules that were exchanged, by name
 	ways    map[hooksWay]uint32
 	blind   error // why there is no finder, until that was told
+	ring    *ring // nil: the rules want no events
 }
 
 // hooks are the programs, in the order in which they are attached: first those that no connection can do without.
@@ -111,11 +117,12 @@ func newCollection(spec *ebpf.CollectionSpec, old *Plane) (*ebpf.Collection, err
 	return c, err
 }
 
-// Close forgets p. Hooks stay in the kernel while they are attached or pinned, with the rules they have.
+// Close forgets p. Hooks stay in the kernel while they are attached or pinned, with the rules they have. They tell of no
+// decision any more; OnDecision has been told all when Close returns.
 func (p *Plane) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var errs []error
+	errs := []error{p.silence()}
 	for _, h := range p.hooks {
 		errs = append(errs, h.Close())
 	}

@@ -58,7 +58,7 @@ func (p *Plane) SetState(state dialer.State) error {
 	}
 	err := p.change(members)
 	if p.changed { // also by an earlier call that failed in between
-		err = errors.Join(err, p.activate(p.now.slot))
+		err = errors.Join(err, p.activate(p.now))
 	}
 	return err
 }
@@ -136,14 +136,23 @@ func (p *Plane) set(r *Rules) error {
 		return fmt.Errorf("set the rules of the kernel plane: %w", err)
 	}
 	if err := p.install(g); err != nil {
-		return errors.Join(fmt.Errorf("set the rules of the kernel plane: %w", err), g.close())
+		errs := []error{fmt.Errorf("set the rules of the kernel plane: %w", err), g.close()}
+		if p.now == nil || !p.logs(p.now) {
+			errs = append(errs, p.dropRing())
+		}
+		return errors.Join(errs...)
 	}
 	old := p.now
 	p.now = g
-	if old == nil {
-		return nil
+	if p.logs(g) {
+		p.ring.settle()
+	} else {
+		err = p.dropRing()
 	}
-	return errors.Join(p.keepCounters(old), old.close())
+	if old == nil {
+		return err
+	}
+	return errors.Join(err, p.keepCounters(old), old.close())
 }
 
 // build makes the maps of a new generation.
@@ -222,7 +231,11 @@ func (p *Plane) install(g *generation) error {
 			return fmt.Errorf("map %s: %w", name, err)
 		}
 	}
+	if err := p.wantRing(g); err != nil {
+		return err
+	}
 	settings := g.rules.settings
+	settings.Log = flag(p.logs(g))
 	wall, err := sinceBoot()
 	if err != nil {
 		return err
@@ -231,7 +244,7 @@ func (p *Plane) install(g *generation) error {
 	if err := p.maps.Settings.Put(g.slot, settings); err != nil {
 		return fmt.Errorf("map settings: %w", err)
 	}
-	if err := p.activate(g.slot); err != nil {
+	if err := p.activate(g); err != nil {
 		return err
 	}
 	return p.maps.Lists.Put(g.slot, g.maps[hooksMapLists])
@@ -240,15 +253,18 @@ func (p *Plane) install(g *generation) error {
 // slots is SLOTS of c/rules.h.
 const slots = 2
 
-// activate makes slot the active one, by a number that neither this process nor an earlier one has used: the time since boot.
+// activate makes g the active one, by a number that neither this process nor an earlier one has used: the time since boot.
 // What the hooks remember of the rules holds for one number.
-func (p *Plane) activate(slot uint32) error {
+func (p *Plane) activate(g *generation) error {
 	var boot unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
 		return fmt.Errorf("clock_gettime: %w", err)
 	}
 	next := max(uint64(boot.Nano()), p.active.Load()+slots) // #nosec G115 -- not negative
-	next = next - next%slots + uint64(slot)
+	next = next - next%slots + uint64(g.slot)
+	if p.ring != nil {
+		p.ring.note(next, g.rules, p.state)
+	}
 	p.active.Swap(next) // also a barrier, which Store is not: members are written before, and active after
 	if err := p.maps.Active.Put(uint32(0), next); err != nil {
 		return fmt.Errorf("map active: %w", err)

@@ -39,6 +39,7 @@ func (c *compiler) use(u dialer.Use) uint32 {
 		c.fail(fmt.Errorf("pool %q: %w", pool.Name, err))
 		return useDeny
 	}
+	c.wanted = append(c.wanted, u)
 	c.uses = append(c.uses, hooksUse{
 		Kind:  kind,
 		Span:  uint64(max(pool.For, 0)),

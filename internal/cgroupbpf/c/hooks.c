@@ -6,6 +6,7 @@
 #include "rules.h"
 #include "judge.h"
 #include "socket.h"
+#include "event.h"
 
 char __license[] SEC("license") = "MIT";
 
@@ -19,6 +20,7 @@ const struct counter *const described_counter __attribute__((used));
 const struct question *const described_question __attribute__((used));
 const struct way *const described_way __attribute__((used));
 const struct survey *const described_survey __attribute__((used));
+const struct event *const described_event __attribute__((used));
 
 static __always_inline int on_connect(struct bpf_sock_addr *ctx, struct call *c)
 {
@@ -42,6 +44,11 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, struct call *c)
 	if (m && !err)
 		m->own = own;
 	count(c, err ? REFUSED : CONNECT);
+	if (told(c)) {
+		if (!own && (c->verdict.bind || !c->held))
+			c->src = c->verdict.src; /* also by its mark, where that leads to it */
+		write_event(c, ctx->protocol, err, own ? OWN : 0);
+	}
 	return err ? refuse(err) : 1;
 }
 
@@ -109,6 +116,7 @@ static __always_inline int unfit(const struct memory *m, const struct call *c)
 static __always_inline int on_datagram(struct bpf_sock_addr *ctx, struct call *c)
 {
 	struct memory *m;
+	bool own;
 	int err = 0;
 
 	if (!ctx->sk || !begin(ctx, c))
@@ -125,7 +133,8 @@ static __always_inline int on_datagram(struct bpf_sock_addr *ctx, struct call *c
 	c->flow.local_port = c->held;
 	fence();
 	judge(&c->flow, &c->verdict, c->settings, c->slot);
-	if (!respected(m, c)) {
+	own = respected(m, c);
+	if (!own) {
 		err = unfit(m, c);
 		if (!err && c->verdict.stays && unspecified(&c->src)) {
 			m = remember(ctx, m);
@@ -135,6 +144,8 @@ static __always_inline int on_datagram(struct bpf_sock_addr *ctx, struct call *c
 		c->src = c->verdict.src;
 	}
 	count(c, err ? REFUSED : DATAGRAM);
+	if (told(c))
+		write_event(c, ctx->protocol, err, SENT | (own ? OWN : 0));
 	return err;
 }
 

@@ -16,6 +16,8 @@ struct verdict {
 	bool stays; /* the same flow gets the same verdict until active changes */
 	__u16 port; /* 0: any */
 	__u32 mark;
+	__u32 use;    /* with bind */
+	__u32 member; /* that was picked */
 	struct address src;
 };
 
@@ -320,6 +322,7 @@ static __always_inline void decide(struct verdict *v, const struct flow *f, __u3
 		return;
 	v->bind = true;
 	v->err = -EADDRNOTAVAIL;
+	v->use = index;
 	i = u->count == 1 ? u->first : pick(f, u, s, slot);
 	if (i < 0)
 		return;
@@ -327,6 +330,7 @@ static __always_inline void decide(struct verdict *v, const struct flow *f, __u3
 	if (!m || !m->up[f->is4 & 1])
 		return;
 	v->err = 0;
+	v->member = i;
 	v->mark = m->mark;
 	v->src = f->is4 ? m->v4 : m->v6;
 }
@@ -345,6 +349,7 @@ static __noinline int judge(const struct flow *flow, struct verdict *v, const st
 	v->rule = NO_RULE;
 	v->bind = v->stays = false;
 	v->port = 0;
+	v->member = NO_MEMBER;
 	if (!s)
 		return 0;
 	l = list_of(&lists, slot, &f.dst);

@@ -5,6 +5,7 @@
 #include "memory.h"
 
 #define NO_RULE 0xffffffff /* as the index of a counter: counts nowhere */
+#define NO_MEMBER 0xffffffff
 #define SLOTS 2            /* the rules in use and the next ones */
 #define MAX_CANDIDATES 4096
 #define MAX_MEMBERS 256
@@ -60,7 +61,8 @@ struct settings {
 	__u32 row;   /* the counters of one CPU */
 	__u8 override;
 	__u8 mark_wildcard;
-	__u8 padding[2];
+	__u8 log; /* decisions are told by events */
+	__u8 padding[1];
 };
 
 struct counter {
