@@ -186,7 +186,10 @@ func (r *rig) askIn(t *testing.T, dir string) (*nstest.Process, *ask) {
 func (r *rig) startAsk(t *testing.T, cmd *exec.Cmd) (*nstest.Process, *ask) {
 	t.Helper()
 	nstest.Need(t, "python3")
-	cmd.Dir, cmd.Stderr = r.dir, os.Stderr
+	cmd.Dir = r.dir
+	if cmd.Stderr == nil {
+		cmd.Stderr = os.Stderr
+	}
 	// Not exec's pipes, which end with the command: the asker may live on.
 	a := &ask{t: t}
 	cmd.Stdin, a.in = pipe(t)

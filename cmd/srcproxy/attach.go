@@ -35,8 +35,8 @@ A service gets a slice of its own, which outlives it, and attach prints what mov
 there. Until then the rules are on its own control group, which ends with it.
 
 Nobody looks after the rules then: sources that vanish are not withdrawn, groups that
-come later are not followed, rules by name do not match, and wildcard_port does nothing.
-For that write [[attach]], and run srcproxy serve.`,
+come later are not followed, rules by name do not match, wildcard_port does nothing,
+and no decision is logged. For that write [[attach]], and run srcproxy serve.`,
 		Example: "  srcproxy attach --use 198.51.100.30 asterisk.service\n  srcproxy attach -c config.toml /machine.slice",
 		Args:    cobra.ArbitraryArgs,
 		RunE:    func(_ *cobra.Command, args []string) error { return a.attach(&o, args) },

@@ -15,10 +15,11 @@ type Attachment struct {
 	Cgroups   []string `json:"cgroups"`           // where the rules hold, from the root; empty while none of them is there
 	Outside   string   `json:"outside,omitempty"` // the cgroup of a service that does not run in its slice
 	Connects  uint64   `json:"connects"`
-	Datagrams uint64   `json:"datagrams"`         // with a destination of their own
-	Refused   uint64   `json:"refused"`           // calls
-	Marks     []string `json:"marks,omitempty"`   // what keeps marks from leading to their sources, with the cure
-	Refusal   string   `json:"refusal,omitempty"` // why the rules hold nowhere
+	Datagrams uint64   `json:"datagrams"`          // with a destination of their own
+	Refused   uint64   `json:"refused"`            // calls
+	Marks     []string `json:"marks,omitempty"`    // what keeps marks from leading to their sources, with the cure
+	Refusal   string   `json:"refusal,omitempty"`  // why the rules hold nowhere
+	Unlogged  uint64   `json:"unlogged,omitempty"` // decisions that were to be logged, and were too many
 }
 
 // attached writes the attachments, if there are any.
@@ -45,6 +46,11 @@ func (s *Status) attached(b *strings.Builder, style explain.Style) {
 	}
 	b.WriteByte('\n')
 	table(b, style, []column{{title: "ATTACHED"}, {title: "CGROUP"}, {"CONNECTS", true}, {"DATAGRAMS", true}, {"REFUSED", true}}, rows)
+	for _, a := range s.Attachments {
+		if a.Unlogged > 0 {
+			fmt.Fprintf(b, "%s: %d decisions were too many to be logged\n", a.Name, a.Unlogged)
+		}
+	}
 }
 
 // attachedHealth says which programs go without rules, or have a moment without them, and

@@ -57,7 +57,7 @@ trunk      udp     127.0.0.1:5060               up          0
 		s.Connections.Used = 4500
 		s.Attachments = []Attachment{
 			{Name: "asterisk.service", Cgroups: []string{"/srcproxy.slice/srcproxy-asterisk.slice", "/system.slice/asterisk.service"}, Outside: "/system.slice/asterisk.service", Connects: 12, Datagrams: 3400},
-			{Name: "/machine.slice", Refused: 3, Marks: []string{`mark 7 of source "a" does not lead to 198.51.100.10`}},
+			{Name: "/machine.slice", Refused: 3, Unlogged: 7, Marks: []string{`mark 7 of source "a" does not lead to 198.51.100.10`}},
 			{Name: "/x.slice", Refusal: "this kernel lacks bpf_loop"},
 		}
 		sources := (&fake{}).Sources()
@@ -80,6 +80,7 @@ ATTACHED           CGROUP                                                       
 asterisk.service   /srcproxy.slice/srcproxy-asterisk.slice, /system.slice/asterisk.service         12        3400         0
 /machine.slice     not there yet                                                                    0           0         3
 /x.slice           nowhere                                                                          0           0         0
+/machine.slice: 7 decisions were too many to be logged
 # Health: the service is ending: it takes no new flows
 # Health: the last reload failed at 01:00:00, and the configuration is the one before: config.toml:3:5: what
 # Health: listener trunk is waiting since 1999-12-31 23:59:00: 198.51.100.30 is not here

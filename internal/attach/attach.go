@@ -49,6 +49,11 @@ type Set struct {
 	// Ways tells where the marks of the rules of an entry lead now. Nil: nowhere.
 	Ways func(name string, r *cgroupbpf.Rules) []cgroupbpf.Way
 
+	// Told gets each decision under rules that were compiled with Log, with the Name of
+	// the entry. It is called by one goroutine for each entry, and must not call the
+	// Set. Nil: the hooks tell nothing.
+	Told func(name string, e *cgroupbpf.Event)
+
 	// Log gets a line for each cgroup that comes and goes. Nil discards them.
 	Log *slog.Logger
 
@@ -186,6 +191,7 @@ type Status struct {
 	Name    string   `json:"name"`
 	Cgroups []string `json:"cgroups"`           // that have the hooks, from the root; none while it waits
 	Outside string   `json:"outside,omitempty"` // the cgroup of a service that is not in its slice
+	Untold  uint64   `json:"untold,omitempty"`  // decisions for which Told was too slow
 }
 
 // Status returns the attachments in the order of the entries.
@@ -236,6 +242,9 @@ func (s *Set) load(e Entry) (*attachment, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", e.Name, errors.Join(err, a.closeOld()))
+	}
+	if s.Told != nil {
+		a.plane.OnDecision = func(d *cgroupbpf.Event) { s.Told(e.Name, d) }
 	}
 	if err := errors.Join(a.plane.SetState(s.State), a.plane.SetWays(s.ways(&e)), a.plane.Set(e.Rules)); err != nil {
 		return nil, fmt.Errorf("%s: %w", e.Name, errors.Join(err, a.stop(false)))

@@ -261,6 +261,9 @@ func (a *attachment) status() Status {
 	for i, p := range s.Cgroups {
 		s.Cgroups[i] = a.set.Tree.Name(p)
 	}
+	var err error
+	s.Untold, err = a.plane.Dropped()
+	a.set.warn(err, "count", a)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.outside != "" {

@@ -17,6 +17,7 @@ type Attach struct {
 	Resolve  bool        // names in rules stand for their addresses
 	Mark     bool        // sockets with a port of their own get the mark of the source
 	Persist  bool        // the rules stay when srcproxy stops
+	Log      bool        // each decision has a line in the log
 }
 
 // Name returns the service, or the path of the cgroup. No other entry has the same.
@@ -49,6 +50,7 @@ func (d *decoder) attach(n *node) (Attach, bool) {
 	_, a.Resolve = d.word(k["names"], "resolve")
 	_, a.Mark = d.word(k["wildcard_port"], "mark")
 	a.Persist = d.boolean(k["persist"], false)
+	a.Log = d.boolean(k["log"], false)
 	if !ok {
 		return a, false
 	}

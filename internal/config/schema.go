@@ -171,6 +171,7 @@ var schema = map[table][]key{
 		{name: "names", want: `"resolve"`},
 		{name: "wildcard_port", want: `"mark"`},
 		{name: "persist", want: wantBool},
+		{name: "log", want: wantBool},
 	},
 	limitsTable: {
 		{name: "connections", want: wantCount},

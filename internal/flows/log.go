@@ -41,7 +41,7 @@ func (r *Registry) log(i *Info, start time.Time, in, out int64, err error, more 
 	a = append(a, slog.Int64("in", in), slog.Int64("out", out),
 		slog.Duration("duration", time.Since(start).Round(time.Microsecond)))
 	if err != nil {
-		a.text("err", r.errText(i, err))
+		a.text("err", errText(i, err, r.logDestinations.Load()))
 	}
 	a = append(a, more...)
 	r.Log.LogAttrs(context.Background(), slog.LevelInfo, "flow", a...)
@@ -64,20 +64,16 @@ func (a *attrs) text(key, s string) {
 }
 
 func (a *attrs) addr(key string, p netip.AddrPort) {
-	switch {
-	case !p.Addr().IsValid():
-	case p.Port() == 0: // no port is known
-		*a = append(*a, slog.String(key, p.Addr().String()))
-	default:
-		*a = append(*a, slog.String(key, p.String()))
+	if p.Addr().IsValid() {
+		*a = append(*a, slog.String(key, withPort(p)))
 	}
 }
 
 // errText returns the text of err. Without destinations it is that of the
 // innermost cause, as those around it tell where to; and what the cause itself
 // says of the destination is struck out.
-func (r *Registry) errText(i *Info, err error) string {
-	if r.logDestinations.Load() {
+func errText(i *Info, err error, destinations bool) string {
+	if destinations {
 		return err.Error()
 	}
 	s := innermost(err)

@@ -313,6 +313,9 @@ func (s *server) sample(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		s.flows.Sample()
+		if v := s.view.Load(); v != nil {
+			s.decisions.note(v.attached)
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

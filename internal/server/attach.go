@@ -53,7 +53,7 @@ func rulesFor(cfg *config.Config, a *config.Attach, known *resolved) (*cgroupbpf
 	if err != nil {
 		return nil, err
 	}
-	return cgroupbpf.Compile(table, cgroupbpf.Options{Service: a.Service, Override: a.Override, MarkWildcard: a.Mark})
+	return cgroupbpf.Compile(table, cgroupbpf.Options{Service: a.Service, Override: a.Override, MarkWildcard: a.Mark, Log: a.Log})
 }
 
 // attach makes what cfg says what is attached, with the names that r looks up, or changes
@@ -90,7 +90,7 @@ func (s *server) attachAll(cfg *config.Config, r *egress.Resolver) error {
 		state := &egress.State{Host: s.host, Sources: s.sources}
 		s.marks = &marks{host: s.host, state: state, log: s.log, found: make(map[string][]mark)}
 		s.marks.config.Store(cfg)
-		s.attached = &attach.Set{Tree: tree, Pins: attach.Pins(), State: state, Ways: s.marks.ways, Log: s.log}
+		s.attached = &attach.Set{Tree: tree, Pins: attach.Pins(), State: state, Ways: s.marks.ways, Told: s.decisions.told, Log: s.log}
 		s.watches.Go(func() { s.refreshAttached(s.life, s.attached) })
 		s.watches.Go(func() { s.marks.follow(s.life, s.attached.Refresh) })
 	}
@@ -157,7 +157,7 @@ func (s service) attachments(v *view) []admin.Attachment {
 	}
 	var out []admin.Attachment
 	for _, st := range v.attached.Status() {
-		a := admin.Attachment{Name: st.Name, Cgroups: st.Cgroups, Outside: st.Outside, Marks: v.marks.texts(st.Name)}
+		a := admin.Attachment{Name: st.Name, Cgroups: st.Cgroups, Outside: st.Outside, Marks: v.marks.texts(st.Name), Unlogged: s.decisions.unlogged(st)}
 		counters, err := v.attached.Counters(st.Name)
 		if err != nil {
 			s.log.Warn("count", "attach", st.Name, "err", err)
@@ -210,6 +210,7 @@ func (s *server) detach() {
 	if s.attached == nil {
 		return
 	}
+	s.decisions.note(s.attached)
 	if err := s.attached.Close(); err != nil {
 		s.log.Warn("detach", "err", err)
 	}

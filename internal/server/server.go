@@ -125,6 +125,8 @@ type server struct {
 	unattached error       // why this host cannot hold rules that it should; nil: it does
 	known      *resolved   // the names in its rules; nil: they do not count
 
+	decisions decisions // that the hooks tell of
+
 	started time.Time
 	version string
 	admin   *admin.Server
@@ -158,6 +160,7 @@ func newServer(ctx context.Context, log *slog.Logger, level *slog.LevelVar) (*se
 	s.watches.Go(h.Wait)
 	s.host, s.maxFiles = h, limit
 	s.flows = &flows.Registry{Log: s.log, Denied: dialer.ErrDenied}
+	s.decisions = decisions{flows: s.flows, log: s.log, by: make(map[string]*telling)}
 	s.watches.Go(func() { s.sample(ctx) })
 	s.sources = &egress.Sources{Host: h, Log: s.log, EndFlows: s.endFlows, EndSockets: s.endSockets, Way: s.way}
 	s.probes = &egress.Probes{Host: h, Sources: s.sources}
