@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -24,6 +25,7 @@ type runOptions struct {
 	user  string
 	proxy bool
 	names bool
+	log   bool
 }
 
 const runName = "run"
@@ -46,6 +48,9 @@ That needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, which the command is not give
 the right to make a cgroup. What the hooks do not see, docs/KERNEL.md lists: they see
 addresses, so that rules by name match only with --names, and patterns not even then.
 
+With --log it writes a line to standard error for each decision: which program called,
+what it wanted to reach, and from where it leaves by which rule, or why it was refused.
+
 With --proxy it needs no privilege: the command is told a proxy, which runs as long
 as the command does, by ALL_PROXY, HTTP_PROXY and HTTPS_PROXY. That is for programs
 that heed them.`,
@@ -60,6 +65,7 @@ that heed them.`,
 	flags.StringArrayVar(&o.use, "use", nil, useUsage)
 	flags.StringVar(&o.user, "user", "", "run the command as this `USER`")
 	flags.BoolVar(&o.names, "names", false, "let the names in rules stand for their addresses, which run asks for as long as it runs")
+	flags.BoolVar(&o.log, "log", false, "write a line for each decision of the kernel plane")
 	flags.BoolVar(&o.proxy, "proxy", false, "tell the command a proxy; needs no privilege")
 	return cmd
 }
@@ -73,6 +79,8 @@ func (a *app) run(ctx context.Context, o *runOptions, args []string) error {
 		return usagef("--names is for rules in the kernel; a proxy is told names")
 	case o.names && len(o.use) > 0:
 		return usagef("--names does nothing beside --use: no rule is asked")
+	case o.log && o.proxy:
+		return usagef("--log tells what the kernel decides; with --proxy it decides nothing: leave one of them out")
 	}
 	code, err := a.runAs(ctx, o, args)
 	switch {
@@ -99,7 +107,7 @@ func (a *app) runAs(ctx context.Context, o *runOptions, args []string) (int, err
 	if o.proxy {
 		return a.runProxied(ctx, cfg, c)
 	}
-	return a.runRuled(ctx, cfg, o.names, c)
+	return a.runRuled(ctx, cfg, o, c)
 }
 
 // command returns CMD with our standard streams, and the environment of who runs it.
@@ -145,9 +153,13 @@ func (a *app) configFor(use []string) (*config.Config, error) {
 func isName(use string) bool { return !strings.ContainsAny(use, ".:") }
 
 // runRuled runs CMD in a cgroup whose programs go by the rules.
-func (a *app) runRuled(ctx context.Context, cfg *config.Config, names bool, c *child) (int, error) {
+func (a *app) runRuled(ctx context.Context, cfg *config.Config, o *runOptions, c *child) (int, error) {
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	w, err := server.NewWard(ctx, cfg, names, log)
+	var decisions io.Writer
+	if o.log {
+		decisions = a.stderr
+	}
+	w, err := server.NewWard(ctx, cfg, o.names, log, decisions)
 	if err != nil {
 		return 0, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/netip"
@@ -31,14 +32,17 @@ type Ward struct {
 	watches sync.WaitGroup
 	probes  *egress.Probes // nil until the sources are watched
 	known   *resolved      // the names in the rules; nil: they do not match
+
+	decisions io.Writer // nil: they are not told
 }
 
 // NewWard makes a cgroup below that of this process, which so keeps its limits, and puts
 // the rules of cfg onto it. With names, those in rules stand for their addresses. The
-// sources and names are watched until Close. Log may be nil.
-func NewWard(ctx context.Context, cfg *config.Config, names bool, log *slog.Logger) (*Ward, error) {
+// sources and names are watched until Close. Decisions gets a line for each one. It and
+// log may be nil.
+func NewWard(ctx context.Context, cfg *config.Config, names bool, log *slog.Logger, decisions io.Writer) (*Ward, error) {
 	only := *cfg
-	only.Attach = []config.Attach{{Resolve: names}}
+	only.Attach = []config.Attach{{Resolve: names, Log: decisions != nil}}
 	cfg = &only
 	rules, err := rulesFor(cfg, &cfg.Attach[0], nil)
 	if err != nil {
@@ -47,6 +51,12 @@ func NewWard(ctx context.Context, cfg *config.Config, names bool, log *slog.Logg
 	w := &Ward{}
 	if w.plane, err = cgroupbpf.Load(nil); err != nil {
 		return nil, err
+	}
+	if decisions != nil {
+		w.decisions = decisions
+		w.plane.OnDecision = func(e *cgroupbpf.Event) {
+			_, _ = io.WriteString(decisions, "srcproxy: "+decisionOf("", e).Line(cfg.Log.Destinations)) // there is nowhere to say so
+		}
 	}
 	ctx, w.stop = context.WithCancel(ctx)
 	if err := w.raise(ctx, cfg, rules, log); err != nil {
@@ -194,5 +204,17 @@ func (w *Ward) Close() error {
 	w.stop()
 	w.known.stop()
 	w.watches.Wait()
-	return errors.Join(append(errs, w.plane.Close())...)
+	return errors.Join(append(errs, w.tellDropped(), w.plane.Close())...)
+}
+
+// tellDropped says how many decisions have no line.
+func (w *Ward) tellDropped() error {
+	if w.decisions == nil {
+		return nil
+	}
+	n, err := w.plane.Dropped()
+	if n > 0 {
+		_, _ = fmt.Fprintf(w.decisions, "srcproxy: %d decisions are not shown: they came faster than they could be written\n", n) // there is nowhere to say so
+	}
+	return err
 }
