@@ -13,17 +13,15 @@ import (
 	"github.com/srcproxy/srcproxy/internal/flows"
 )
 
-// sample calls Sample as the program does, for that long.
+// sample calls Sample as the program does, for that long, and returns after the last call:
+// d is a multiple of SampleEvery. Ticks are counted, since an end by a timer of its own
+// would come together with the last one, and lose it or not.
 func sample(r *flows.Registry, d time.Duration) {
 	tick := time.NewTicker(flows.SampleEvery)
 	defer tick.Stop()
-	for end := time.After(d); ; {
-		select {
-		case <-tick.C:
-			r.Sample()
-		case <-end:
-			return
-		}
+	for range d / flows.SampleEvery {
+		<-tick.C
+		r.Sample()
 	}
 }
 
@@ -67,8 +65,12 @@ func TestSources(t *testing.T) {
 		if want := (flows.Traffic{In: 7}); got.Minute != want {
 			t.Errorf("the minute that began after the burst: got %+v, want %+v", got.Minute, want)
 		}
-		if got.Span < 55*time.Second || got.Span > time.Minute {
-			t.Errorf("the minute takes %v", got.Span)
+		if want := time.Minute - flows.SampleEvery; got.Span != want {
+			t.Errorf("after a sample the minute takes %v, want %v", got.Span, want)
+		}
+		<-time.After(flows.SampleEvery - 1)
+		if got, want := stats(t, &r).Span, time.Minute-1; got != want {
+			t.Errorf("before the next sample the minute takes %v, want %v", got, want)
 		}
 		long.Done(nil)
 		sample(&r, 2*time.Minute)
