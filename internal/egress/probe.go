@@ -110,6 +110,7 @@ func (p *Probes) Set(list []Source, names *Resolver) {
 			continue
 		}
 		old.stop()
+		old.takeBack()
 	}
 	for at, b := range want {
 		if p.running[at] != b {
@@ -119,7 +120,8 @@ func (p *Probes) Set(list []Source, names *Resolver) {
 	p.running = want
 }
 
-// Close ends all probes.
+// Close ends all probes. What they found stays: that they end is no sign that a source
+// works, and hooks that outlive this process keep what they were told last.
 func (p *Probes) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -188,10 +190,14 @@ func (b *prober) start() {
 	go b.run(ctx)
 }
 
-// stop ends the tests, and takes back what they found.
+// stop ends the tests. What they found stays.
 func (b *prober) stop() {
 	b.cancel()
 	<-b.done
+}
+
+// takeBack lets the source be used again, once the tests have ended.
+func (b *prober) takeBack() {
 	if b.down {
 		b.report(b.name, b.from, nil)
 	}

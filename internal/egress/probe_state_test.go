@@ -84,8 +84,8 @@ func TestProberCounts(t *testing.T) {
 }
 
 // TestProberTimes: until something is known one test follows the other, later there is
-// one every ten seconds, give or take a tenth; a stop takes back what was found, and waits for
-// nothing.
+// one every ten seconds, give or take a tenth; a stop leaves what was found, until that is
+// taken back.
 func TestProberTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []string
@@ -117,6 +117,10 @@ func TestProberTimes(t *testing.T) {
 		if len(different) < 10 {
 			t.Errorf("only %d different times between tests", len(different))
 		}
+		if last := told[len(told)-1]; !strings.HasSuffix(last, "timed out") {
+			t.Errorf("when it stops it tells %q, want nothing more", last)
+		}
+		b.takeBack()
 		if last := told[len(told)-1]; !strings.HasSuffix(last, "<nil>") {
 			t.Errorf("the last that was told is %q, want that it is taken back", last)
 		}

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -228,6 +229,22 @@ func TestDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.log.wait(t, "stopped", 1)
+}
+
+// TestStopLeavesProbes ends with a source that its probe found down, and does not say
+// that it came up. No packet with a source of 127.0.0.0/8 leaves a host.
+func TestStopLeavesProbes(t *testing.T) {
+	p := run(t, fmt.Sprintf("default = \"lte\"\n[sources]\n"+
+		"lte = { ip = \"127.0.0.2\", probe = { tcp = \"203.0.113.1:443\", every = \"1s\", timeout = \"1s\", fall = 1 } }\n"+
+		"[[listen]]\nmixed = %q\n", freeAddr(t)))
+	if l := p.log.wait(t, "source changed", 1)[0]; l["state"] != "down" {
+		t.Fatalf("got %v, want the source down", l)
+	}
+	p.end()
+	p.log.wait(t, "stopped", 1)
+	if changes := p.log.all("source changed"); len(changes) != 1 {
+		t.Errorf("at the stop: %v, want no change", changes[1:])
+	}
 }
 
 // TestDrainEnds resets what is left at the limit.
