@@ -202,10 +202,11 @@ func (r *ring) run() {
 
 // read tells what is there, and reports whether there may be more.
 func (r *ring) read() bool {
+	oldest := r.oldest() // before the ring is found empty
 	if r.reader.AvailableBytes() == 0 {
+		r.forget(oldest)
 		return false
 	}
-	oldest := r.oldest()
 	wall, err := sinceBoot()
 	if err != nil {
 		return false
