@@ -134,9 +134,17 @@ func (s *Set) exchange(list []*attachment, entries []Entry) error {
 func (s *Set) Refresh() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.withdraw()
+	for _, a := range s.live {
+		s.warn(a.plane.SetWays(s.ways(&a.entry)), "where marks lead", a)
+	}
+}
+
+// withdraw tells all hooks which sources can be used, before anything that takes longer.
+// Mu is held.
+func (s *Set) withdraw() {
 	for _, a := range s.live {
 		s.warn(a.plane.SetState(s.State), "state of sources", a)
-		s.warn(a.plane.SetWays(s.ways(&a.entry)), "where marks lead", a)
 	}
 }
 
@@ -152,9 +160,7 @@ func (s *Set) ways(e *Entry) []cgroupbpf.Way {
 func (s *Set) EndSockets(addrs []netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, a := range s.live {
-		s.warn(a.plane.SetState(s.State), "state of sources", a)
-	}
+	s.withdraw()
 	var ended cgroupbpf.Ended
 	for _, a := range s.live {
 		ended.Add(a.plane.End(addrs))
