@@ -94,6 +94,7 @@ var nearRanges = []netip.Prefix{
 func (m *Marks) Leads(q MarkQuery) MarkAnswer {
 	s := survey{Marks: m, query: q, tables: make(map[Table]bool)}
 	s.consult()
+	s.collectTOS()
 	parts := s.parts()
 	asked := 0
 	for i := range parts {
@@ -140,6 +141,7 @@ type survey struct {
 	query  MarkQuery
 	rules  []PolicyRule   // that can be met
 	tables map[Table]bool // that these name
+	tos    []netip.Prefix // of their routes for a TOS
 }
 
 func (s *survey) is4() bool { return s.query.Src.Is4() }
@@ -159,6 +161,15 @@ func (s *survey) consult() {
 		s.tables[r.Table] = true
 		if met == always && r.Dst.Bits() <= 0 && !r.Suppresses && s.hasDefault(r.Table) {
 			return
+		}
+	}
+}
+
+// collectTOS finds the routes that are for packets with a TOS: of many routes they are few.
+func (s *survey) collectTOS() {
+	for _, r := range s.policy.Routes {
+		if s.tables[r.Table] && r.TOS != 0 {
+			s.tos = append(s.tos, r.Dst)
 		}
 	}
 }
@@ -241,10 +252,8 @@ func (s *survey) certain(d netip.Addr, t Table) error {
 			return fmt.Errorf("the rule %q comes before, and asks for more than mark and destination", r)
 		}
 	}
-	for _, r := range s.policy.Routes {
-		if s.tables[r.Table] && r.TOS != 0 && r.Dst.Contains(d) {
-			return errTOS
-		}
+	if slices.ContainsFunc(s.tos, func(p netip.Prefix) bool { return p.Contains(d) }) {
+		return errTOS
 	}
 	return nil
 }
