@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -81,9 +82,9 @@ func (s *lossState) Down(*dialer.Source, netip.Addr) error {
 	return nil
 }
 
-// TestKernelPlaneRefreshOrder: a source is withdrawn from all programs while it still takes time to find out where the
-// marks of the first ones lead.
-func TestKernelPlaneRefreshOrder(t *testing.T) {
+// TestKernelPlaneRefreshSlow: a source is withdrawn from all programs, and its sockets end, while it still takes time to find
+// out where the marks of the first ones lead.
+func TestKernelPlaneRefreshSlow(t *testing.T) {
 	h := newHooked(t)
 	tree, err := cgroup.Mounted()
 	if err != nil {
@@ -125,4 +126,14 @@ func TestKernelPlaneRefreshOrder(t *testing.T) {
 		t.Fatalf("asked first about %q", first)
 	}
 	h.says(t, `tcp("203.0.113.1")`, "EADDRNOTAVAIL")
+	ended := make(chan struct{})
+	go func() {
+		s.EndSockets([]netip.Addr{nstest.ProxyV4(10)})
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Error("sockets end only when it is known where marks lead")
+	}
 }

@@ -57,6 +57,8 @@ type Set struct {
 	// Log gets a line for each cgroup that comes and goes. Nil discards them.
 	Log *slog.Logger
 
+	asking sync.Mutex // held while Ways is asked by Refresh, and by who changes what is live; before mu
+
 	mu   sync.Mutex
 	live []*attachment
 }
@@ -64,8 +66,8 @@ type Set struct {
 // Apply makes entries what is attached. It returns when the rules hold in all cgroups
 // that are there; those to come are followed. An error changes nothing.
 func (s *Set) Apply(entries []Entry) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	var next, fresh []*attachment
 	for _, e := range entries {
 		i := slices.IndexFunc(s.live, func(a *attachment) bool { return a.entry.same(e) })
@@ -89,6 +91,17 @@ func (s *Set) Apply(entries []Entry) error {
 	}
 	s.live = next
 	return nil
+}
+
+// lock is for who changes what is live.
+func (s *Set) lock() {
+	s.asking.Lock()
+	s.mu.Lock()
+}
+
+func (s *Set) unlock() {
+	s.mu.Unlock()
+	s.asking.Unlock()
 }
 
 // same reports whether e and f differ in nothing but what can be exchanged.
@@ -133,9 +146,11 @@ func (s *Set) exchange(list []*attachment, entries []Entry) error {
 // each change, and for marks more often than cgroupbpf.WaysHold.
 func (s *Set) Refresh() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.withdraw()
-	for _, a := range s.live {
+	s.mu.Unlock()
+	s.asking.Lock()
+	defer s.asking.Unlock()
+	for _, a := range s.live { // mu is not held: what loses its address meanwhile must not wait for that
 		s.warn(a.plane.SetWays(s.ways(&a.entry)), "where marks lead", a)
 	}
 }
@@ -170,8 +185,8 @@ func (s *Set) EndSockets(addrs []netip.Addr) {
 
 // Close takes the hooks off, but for those that persist.
 func (s *Set) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	var errs []error
 	for _, a := range s.live {
 		errs = append(errs, a.stop(!a.entry.Persist))
@@ -182,8 +197,8 @@ func (s *Set) Close() error {
 
 // Leave forgets all attachments; the hooks stay.
 func (s *Set) Leave() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	var errs []error
 	for _, a := range s.live {
 		errs = append(errs, a.stop(false))
