@@ -204,17 +204,10 @@ func (w *Ward) Close() error {
 	w.stop()
 	w.known.stop()
 	w.watches.Wait()
-	return errors.Join(append(errs, w.tellDropped(), w.plane.Close())...)
-}
-
-// tellDropped says how many decisions have no line.
-func (w *Ward) tellDropped() error {
-	if w.decisions == nil {
-		return nil
+	dropped, err := w.plane.Dropped()
+	errs = append(errs, err, w.plane.Close()) // which tells the last decisions
+	if dropped > 0 && w.decisions != nil {
+		_, _ = fmt.Fprintf(w.decisions, "srcproxy: %d decisions are not shown: they came faster than they could be written\n", dropped) // there is nowhere to say so
 	}
-	n, err := w.plane.Dropped()
-	if n > 0 {
-		_, _ = fmt.Fprintf(w.decisions, "srcproxy: %d decisions are not shown: they came faster than they could be written\n", n) // there is nowhere to say so
-	}
-	return err
+	return errors.Join(errs...)
 }
