@@ -247,7 +247,11 @@ func (p *Plane) install(g *generation) error {
 	if err := p.activate(g); err != nil {
 		return err
 	}
-	return p.maps.Lists.Put(g.slot, g.maps[hooksMapLists])
+	err = p.maps.Lists.Put(g.slot, g.maps[hooksMapLists])
+	if err != nil && p.now != nil {
+		err = errors.Join(err, p.activate(p.now))
+	}
+	return err
 }
 
 // slots is SLOTS of c/rules.h.
