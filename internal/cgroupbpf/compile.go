@@ -158,12 +158,23 @@ func (c *compiler) fill(t *dialer.Table, otherwise uint32) {
 		}
 	}
 	for k, l := range c.lists {
-		l.Use, l.Rule = otherwise, uint32(len(c.names))
-		if inSpecial(prefixOf(k)) >= 0 {
-			l.Use, l.Rule = useKernel, noRule
-		}
-		c.lists[k] = l
+		c.lists[k] = c.complete(prefixOf(k), l, otherwise)
 	}
+}
+
+// complete says what decides in p when no candidate does. Where the first one always does, it stands in the list itself.
+func (c *compiler) complete(p netip.Prefix, l hooksList, otherwise uint32) hooksList {
+	if l.Count > 0 {
+		first := c.candidates[l.First]
+		if first == (hooksCandidate{Rule: first.Rule, Use: first.Use, PortHigh: math.MaxUint16, LocalHigh: math.MaxUint16}) {
+			return hooksList{Use: first.Use, Rule: first.Rule}
+		}
+	}
+	l.Use, l.Rule = otherwise, uint32(len(c.names)) // #nosec G115 -- ruleset bounds the number of rules
+	if inSpecial(p) >= 0 {
+		l.Use, l.Rule = useKernel, noRule
+	}
+	return l
 }
 
 func (c *compiler) finish() *Rules {
