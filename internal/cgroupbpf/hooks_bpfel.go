@@ -175,6 +175,7 @@ const (
 	hooksMapMembers            = "members"
 	hooksMapMemories           = "memories"
 	hooksMapRings              = "rings"
+	hooksMapSeen               = "seen"
 	hooksMapSettings           = "settings"
 	hooksMapSurveys            = "surveys"
 	hooksMapUses               = "uses"
@@ -259,6 +260,7 @@ type hooksMapSpecs struct {
 	Members    *ebpf.MapSpec `ebpf:"members"`
 	Memories   *ebpf.MapSpec `ebpf:"memories"`
 	Rings      *ebpf.MapSpec `ebpf:"rings"`
+	Seen       *ebpf.MapSpec `ebpf:"seen"`
 	Settings   *ebpf.MapSpec `ebpf:"settings"`
 	Surveys    *ebpf.MapSpec `ebpf:"surveys"`
 	Uses       *ebpf.MapSpec `ebpf:"uses"`
@@ -311,6 +313,7 @@ type hooksMaps struct {
 	Members    *ebpf.Map `ebpf:"members"`
 	Memories   *ebpf.Map `ebpf:"memories"`
 	Rings      *ebpf.Map `ebpf:"rings"`
+	Seen       *ebpf.Map `ebpf:"seen"`
 	Settings   *ebpf.Map `ebpf:"settings"`
 	Surveys    *ebpf.Map `ebpf:"surveys"`
 	Uses       *ebpf.Map `ebpf:"uses"`
@@ -328,6 +331,7 @@ func (m *hooksMaps) Close() error {
 		m.Members,
 		m.Memories,
 		m.Rings,
+		m.Seen,
 		m.Settings,
 		m.Surveys,
 		m.Uses,

@@ -131,12 +131,11 @@ static __always_inline int on_datagram(struct bpf_sock_addr *ctx, struct call *c
 	}
 	c->connected = ctx->sk->state == BPF_TCP_ESTABLISHED;
 	c->flow.local_port = c->held;
-	fence();
 	judge(&c->flow, &c->verdict, c->settings, c->slot);
 	own = respected(m, c);
 	if (!own) {
 		err = unfit(m, c);
-		if (!err && c->verdict.stays && unspecified(&c->src)) {
+		if (!err && c->verdict.stays && unspecified(&c->src) && (m || told(c) || returning(ctx))) {
 			m = remember(ctx, m);
 			if (m)
 				keep(m, c);

@@ -14,6 +14,16 @@ struct {
 	__type(value, struct memory);
 } memories SEC(".maps");
 
+#define SEEN 256
+
+/* The cookies of sockets whose datagrams were judged on this CPU not long ago. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SEEN);
+	__type(key, __u32);
+	__type(value, __u64);
+} seen SEC(".maps");
+
 /* One call of connect or sendmsg. */
 struct call {
 	struct flow flow;
@@ -26,16 +36,6 @@ struct call {
 	__u64 generation;
 	__u32 slot;
 };
-
-/* What is read after it is not older than what was read before: an addition whose result is used is a full barrier. */
-static __always_inline void fence(void)
-{
-	__u64 any = 0;
-
-	asm volatile("" ::"r"(&any) : "memory");
-	any = __sync_fetch_and_add(&any, 1);
-	asm volatile("" ::"r"(any));
-}
 
 static __always_inline int refuse(int err)
 {
@@ -66,7 +66,8 @@ static __always_inline __u8 protocol_bit(__u32 protocol)
 	return protocol == IPPROTO_TCP ? TCP : protocol == IPPROTO_UDP ? UDP : 0;
 }
 
-/* Fills in what all hooks read. False: the rules are for another network namespace. */
+/* Fills in what all hooks read. False: the rules are for another network namespace. What is read of the rules later is
+ * reached by the number that active has here (an address dependency), so that none of it is older, on no processor. */
 static __always_inline bool begin(struct bpf_sock_addr *ctx, struct call *c)
 {
 	__u32 zero = 0;
@@ -123,6 +124,22 @@ static __always_inline int bind_to(struct bpf_sock_addr *ctx, const struct call 
 static __always_inline struct memory *remember(struct bpf_sock_addr *ctx, struct memory *m)
 {
 	return m ?: bpf_sk_storage_get(&memories, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+}
+
+/* Whether the socket has sent before. A memory takes five times as long as a judgement, so those that send once, such as
+ * a resolver's, get none. Another socket in its place only makes it later. */
+static __always_inline bool returning(struct bpf_sock_addr *ctx)
+{
+	__u64 cookie = bpf_get_socket_cookie(ctx), *last;
+	__u32 place = cookie % SEEN;
+
+	last = bpf_map_lookup_elem(&seen, &place);
+	if (!last)
+		return false;
+	if (*last == cookie)
+		return true;
+	*last = cookie;
+	return false;
 }
 
 /* Sets the mark of a source, or takes that of an earlier one back. */
