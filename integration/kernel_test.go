@@ -91,18 +91,31 @@ func inGroup(t *testing.T, dir string, cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
-// leftovers returns the cgroups that run has left below that of the tests.
-func leftovers(t *testing.T, tree *cgroup.Tree) []string {
+// leftovers returns the cgroups that run has left below dir.
+func leftovers(t *testing.T, dir string) []string {
 	t.Helper()
-	own, err := tree.Own()
-	if err != nil {
-		t.Fatal(err)
-	}
-	found, err := filepath.Glob(filepath.Join(own, "srcproxy-run-*"))
+	found, err := filepath.Glob(filepath.Join(dir, "srcproxy-run-*"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return found
+}
+
+// ownGroup returns the directory of a new cgroup, for a test that looks at what run makes
+// below: others use srcproxy on this host, too.
+func ownGroup(t *testing.T) string {
+	t.Helper()
+	_, dir := scratchGroup(t, kernelTree(t), "")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// runIn runs srcproxy run in the cgroup of a directory, and so with its own below.
+func (r *rig) runIn(t *testing.T, dir string, args ...string) nstest.Result {
+	t.Helper()
+	return r.Proxy.Run(t, inGroup(t, dir, exec.Command(r.binary.Build(t), append([]string{"run"}, args...)...)))
 }
 
 // asker is a Python program that knows nothing of srcproxy: for each line "tcp
@@ -181,6 +194,13 @@ func (r *rig) ask(t *testing.T, by ...string) (*nstest.Process, *ask) {
 func (r *rig) askIn(t *testing.T, dir string) (*nstest.Process, *ask) {
 	t.Helper()
 	return r.startAsk(t, inGroup(t, dir, exec.Command("python3", "-c", asker)))
+}
+
+// askRun starts the asker by run, with kernelConfig, in a cgroup.
+func (r *rig) askRun(t *testing.T, dir string) (*nstest.Process, *ask) {
+	t.Helper()
+	config := r.write("config.toml", kernelConfig)
+	return r.startAsk(t, inGroup(t, dir, exec.Command(r.binary.Build(t), "run", "-c", config, "--", "python3", "-c", asker)))
 }
 
 func (r *rig) startAsk(t *testing.T, cmd *exec.Cmd) (*nstest.Process, *ask) {

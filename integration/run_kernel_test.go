@@ -65,12 +65,11 @@ func TestRunSIPP(t *testing.T) {
 
 // TestRunRuled has one process ask many servers, and looks at where from.
 func TestRunRuled(t *testing.T) {
-	tree := kernelTree(t)
+	dir := ownGroup(t)
 	r := newRig(t)
 	leaks := r.Server.CountLeaks(t, "wan0")
 	servers := r.echoes(t)
-	config := r.write("config.toml", kernelConfig)
-	p, a := r.ask(t, r.binary.Build(t), "run", "-c", config, "--")
+	p, a := r.askRun(t, dir)
 	for _, kind := range []string{"tcp", "udp"} {
 		for dst, want := range map[string]string{
 			"203.0.113.9:7":     "198.51.100.10",
@@ -86,7 +85,7 @@ func TestRunRuled(t *testing.T) {
 			}
 		}
 	}
-	if got := leftovers(t, tree); len(got) != 1 {
+	if got := leftovers(t, dir); len(got) != 1 {
 		t.Errorf("there are the cgroups %q, want one", got)
 	}
 	p.Kill()
@@ -99,11 +98,11 @@ func TestRunRuled(t *testing.T) {
 // TestRunKilledLoses kills run and takes the address away under what it started: nobody
 // withdraws the source then, and no call goes over to another address.
 func TestRunKilledLoses(t *testing.T) {
-	kernelTree(t)
+	dir := ownGroup(t)
 	r := newRig(t)
 	leaks := r.Server.CountLeaks(t, "wan0")
 	r.echoes(t)
-	p, a := r.ask(t, r.binary.Build(t), "run", "-c", r.write("config.toml", kernelConfig), "--")
+	p, a := r.askRun(t, dir)
 	if err := unix.Kill(p.Pid(), unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -132,8 +131,7 @@ func TestRunKilledLoses(t *testing.T) {
 	if n, details := leaks.Leaks(t); n != 0 {
 		t.Errorf("%d packets from other addresses: %q", n, details)
 	}
-	p.Kill()                                                 // its group: the asker
-	r.program("run", "--use", "198.51.100.11", "--", "true") // removes the cgroup
+	p.Kill() // its group: the asker
 }
 
 // echoes starts servers that echo at port 7, by protocol and whether they are of IPv4.
@@ -149,12 +147,11 @@ func (r *rig) echoes(t *testing.T) map[string]*nstest.Server {
 // TestRunKilled kills run: what it started stays ruled, and the next run removes the
 // cgroup when that has ended, too.
 func TestRunKilled(t *testing.T) {
-	tree := kernelTree(t)
+	dir := ownGroup(t)
 	r := newRig(t)
 	leaks := r.Server.CountLeaks(t, "wan0")
 	servers := r.echoes(t)
-	program, config := r.binary.Build(t), r.write("config.toml", kernelConfig)
-	p, a := r.ask(t, program, "run", "-c", config, "--")
+	p, a := r.askRun(t, dir)
 	if err := unix.Kill(p.Pid(), unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -178,16 +175,16 @@ func TestRunKilled(t *testing.T) {
 	if n, details := leaks.Leaks(t); n != 0 {
 		t.Errorf("%d packets from other addresses: %q", n, details)
 	}
-	left := leftovers(t, tree)
+	left := leftovers(t, dir)
 	if len(left) != 1 {
 		t.Fatalf("there are the cgroups %q, want the one that lives", left)
 	}
 	p.Kill() // its group: the asker
 	eventually(t, "the next run has removed what is empty", func() bool {
-		if got := r.program("run", "--use", "198.51.100.10", "--", "true"); got.Err != nil {
+		if got := r.runIn(t, dir, "--use", "198.51.100.10", "--", "true"); got.Err != nil {
 			t.Fatal(got)
 		}
-		return len(leftovers(t, tree)) == 0
+		return len(leftovers(t, dir)) == 0
 	})
 }
 
@@ -241,10 +238,10 @@ func TestRunSourceVanishes(t *testing.T) {
 
 // TestRunCodes: the exit code is the command's, beside the kernel plane as well.
 func TestRunCodes(t *testing.T) {
-	tree := kernelTree(t)
+	dir := ownGroup(t)
 	r := newRig(t)
 	for command, want := range map[string]int{"exit 0": 0, "exit 7": 7, "kill -TERM $$": 143, "exit 255": 255} {
-		got := r.program("run", "--use", "198.51.100.30", "--", "sh", "-c", command)
+		got := r.runIn(t, dir, "--use", "198.51.100.30", "--", "sh", "-c", command)
 		code := 0
 		if exit := (*exec.ExitError)(nil); errors.As(got.Err, &exit) {
 			code = exit.ExitCode()
@@ -254,11 +251,11 @@ func TestRunCodes(t *testing.T) {
 		}
 	}
 	for _, args := range []string{"no-such-command", "/dev/null"} {
-		if got := r.program("run", "--use", "198.51.100.30", "--", args); !strings.HasPrefix(got.Stderr, "srcproxy: "+args+": ") {
+		if got := r.runIn(t, dir, "--use", "198.51.100.30", "--", args); !strings.HasPrefix(got.Stderr, "srcproxy: "+args+": ") {
 			t.Errorf("%s: %v", args, got)
 		}
 	}
-	if got := leftovers(t, tree); len(got) != 0 {
+	if got := leftovers(t, dir); len(got) != 0 {
 		t.Errorf("the cgroups %q are left", got)
 	}
 }
