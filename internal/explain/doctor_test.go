@@ -214,7 +214,7 @@ batch = { ip = "198.51.100.64-198.51.100.67", ports = "20000-44999" }
 			t.Fatal(err)
 		}
 		golden(t, "persist-"+kind+".txt", text)
-		if none, err := explain.Persist(kind, nil, patient()); err != nil || !strings.HasPrefix(none, "# Nothing has to be cured") {
+		if none, err := explain.Persist(kind, nil, patient()); err != nil || !strings.HasPrefix(none, "# There is nothing that doctor --fix has cured") {
 			t.Errorf("%s of nothing: %q, %v", kind, none, err)
 		}
 	}

@@ -22,7 +22,7 @@ func Persist(kind string, list []Command, h *host.Snapshot) (string, error) {
 	}
 	switch {
 	case len(p.list) == 0:
-		p.line("# Nothing has to be cured, and nothing was by doctor --fix.")
+		p.line("# There is nothing that doctor --fix has cured, or would.")
 	case len(p.links()) > 0:
 		write()
 	}
