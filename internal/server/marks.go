@@ -38,7 +38,14 @@ type marks struct {
 type mark struct {
 	explain.Marked
 	fault *explain.Fault // nil: it leads there
+
+	told string    // the fault that the log has; empty: none
+	at   time.Time // since when
 }
+
+// faultPause is the least time between two lines about one mark that does not lead: on a
+// router the destinations to which it does not are others all the time.
+const faultPause = time.Minute
 
 // oneLine is a fault with its cure.
 func oneLine(f *explain.Fault) string {
@@ -111,26 +118,29 @@ func markWays(cfg *config.Config, r *cgroupbpf.Rules, state dialer.State, now *h
 func (m *marks) tell(name string, list []mark) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, x := range list {
-		old := faultOfMark(m.found[name], x)
+	for i := range list {
+		x := &list[i]
+		x.told, x.at = toldOfMark(m.found[name], x)
 		switch {
-		case x.fault != nil && (old == nil || old.Text != x.fault.Text):
-			m.log.Warn("a mark does not lead to its source: such connects are refused", "attach", name, "source", x.Source.Name, "err", oneLine(x.fault))
-		case x.fault == nil && old != nil:
+		case x.fault == nil && x.told != "":
+			x.told = ""
 			m.log.Info("a mark leads to its source", "attach", name, "source", x.Source.Name, "addr", x.Addr.String())
+		case x.fault != nil && x.told != x.fault.Text && (x.told == "" || time.Since(x.at) >= faultPause):
+			x.told, x.at = x.fault.Text, time.Now()
+			m.log.Warn("a mark does not lead to its source: such connects are refused", "attach", name, "source", x.Source.Name, "err", oneLine(x.fault))
 		}
 	}
 	m.found[name] = list
 }
 
-// faultOfMark returns what list says about the mark and address of x.
-func faultOfMark(list []mark, x mark) *explain.Fault {
+// toldOfMark returns what the log has about the mark and address of x.
+func toldOfMark(list []mark, x *mark) (told string, at time.Time) {
 	for _, y := range list {
 		if y.Addr == x.Addr && y.Source.Mark == x.Source.Mark {
-			return y.fault
+			return y.told, y.at
 		}
 	}
-	return nil
+	return "", time.Time{}
 }
 
 // texts returns the faults of an [[attach]].
