@@ -46,7 +46,8 @@ type Set struct {
 	// State tells which sources can be used. Nil: all of them.
 	State dialer.State
 
-	// Ways tells where the marks of the rules of an entry lead now. Nil: nowhere.
+	// Ways tells where the marks of the rules of an entry lead now. It may take its time,
+	// and must not call the Set. Nil: nowhere.
 	Ways func(name string, r *cgroupbpf.Rules) []cgroupbpf.Way
 
 	// Told gets each decision under rules that were compiled with Log, with the Name of
